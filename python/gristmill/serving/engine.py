@@ -1,0 +1,237 @@
+"""The engine of the server: one worker thread, a bounded queue, a few slots taking turns.
+
+Each active request is a generator (decode.py) with a slot, that is a key-value cache. The worker
+gives every active request one step in turn, so a short completion need not wait for a long one;
+a request that waits takes the free slot whose cache shares the longest beginning with its prompt.
+The bytes of an answer depend on the request alone: sampling is a function of (seed, position) and
+the runtime's logits do not depend on what was cached.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from .decode import Event, Finish, Piece, Task, decode
+from .runtime import Runtime, Slot, common_prefix
+
+
+class QueueFull(Exception):
+    """The queue has no room for a request; `waiting` is its length."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(f"{waiting} requests are waiting")
+        self.waiting = waiting
+
+
+class Stopped(Exception):
+    """The engine no longer takes requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request ended without an answer: `timeout` by its deadline, else by an error."""
+
+    message: str
+    timeout: bool
+
+
+Deliver = Callable[["Event | Failure"], None]  # called on the worker thread; must not block
+
+
+@dataclass(eq=False)
+class Job:
+    """A submitted task. `cancel()` frees its slot before the next step."""
+
+    task: Task
+    deliver: Deliver
+    deadline: float  # time.monotonic()
+    submitted: float = field(default_factory=time.monotonic)
+    started: float | None = None
+    cancelled: bool = False
+    steps: Iterator[Event] | None = None
+    slot: Slot | None = None
+
+    def cancel(self) -> None:
+        """Ask the engine to drop the job; nothing is delivered after the current step."""
+        self.cancelled = True
+
+
+@dataclass
+class Counters:
+    """Totals since the start, read by /metrics."""
+
+    steps: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    cancelled: int = 0
+    failed: int = 0
+
+
+class Engine:
+    """Runs tasks on one thread; `submit` is thread safe, results arrive through `deliver`."""
+
+    def __init__(
+        self, runtime: Runtime, *, n_ctx: int, slots: int, queue: int, seconds: float
+    ) -> None:
+        self.runtime, self.n_ctx = runtime, n_ctx
+        self.counters = Counters()
+        self._limits = (slots, queue, seconds)
+        self._free: list[Slot] = []  # least recently used first
+        self._made = 0
+        self._waiting: deque[Job] = deque()
+        self._active: list[Job] = []
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="gristmill-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def queued(self) -> int:
+        """Jobs waiting for a slot."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Jobs that have a slot."""
+        return len(self._active)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the worker thread runs and takes jobs."""
+        return self._thread.is_alive() and not self._stopping
+
+    def submit(self, tasks: Sequence[Task], deliver: Callable[[int], Deliver]) -> list[Job]:
+        """Queue all of `tasks` or none; `deliver(i)` makes the receiver of task i.
+
+        Raises QueueFull where the queue has not room for all, Stopped after `stop`.
+        """
+        slots, room, seconds = self._limits
+        deadline = time.monotonic() + seconds
+        with self._wake:
+            if self._stopping:
+                raise Stopped
+            idle = slots - len(self._active)
+            if len(self._waiting) + len(tasks) > room + max(idle, 0):
+                raise QueueFull(len(self._waiting))
+            jobs = [Job(task, deliver(i), deadline) for i, task in enumerate(tasks)]
+            self._waiting.extend(jobs)
+            self._wake.notify()
+        return jobs
+
+    def stop(self, seconds: float = 10.0) -> bool:
+        """Cancel everything and end the worker; returns whether it ended within `seconds`."""
+        with self._wake:
+            self._stopping = True
+            for job in [*self._waiting, *self._active]:
+                job.cancel()
+            self._wake.notify()
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not (self._waiting or self._active or self._stopping):
+                    self._wake.wait()
+                if self._stopping and not (self._waiting or self._active):
+                    return
+                self._admit()
+            for job in list(self._active):
+                if not self._step(job):
+                    self._retire(job)
+
+    def _admit(self) -> None:
+        kept = deque(job for job in self._waiting if not self._expired(job))
+        self._waiting = kept
+        while kept:
+            try:
+                slot = self._take_slot(kept[0].task.prompt)
+            except Exception as error:  # no memory for even one cache: this request fails, not all
+                self._fail(kept.popleft(), error)
+                continue
+            if slot is None:
+                return
+            job = kept.popleft()
+            job.slot, job.started = slot, time.monotonic()
+            job.steps = decode(self.runtime, slot, job.task)
+            self._active.append(job)
+
+    def _take_slot(self, prompt: Sequence[int]) -> Slot | None:
+        best = max(self._free, key=lambda slot: common_prefix(slot.ids, prompt), default=None)
+        shared = common_prefix(best.ids, prompt) if best is not None else 0
+        if self._made < self._limits[0] and shared == 0:
+            try:
+                slot = Slot(self.runtime.new_session(self.n_ctx), [])
+            except (MemoryError, RuntimeError):
+                if not self._made:
+                    raise  # with slots in use the request waits for one of them
+            else:
+                self._made += 1
+                return slot
+        if best is not None:
+            self._free.remove(best)
+        return best
+
+    def _expired(self, job: Job) -> bool:
+        if job.cancelled:
+            self.counters.cancelled += 1
+            return True
+        if time.monotonic() > job.deadline:
+            self.counters.failed += 1
+            self._deliver(job, Failure("the request waited or ran past its time limit", True))
+            return True
+        return False
+
+    def _step(self, job: Job) -> bool:
+        """One step of a job; returns whether it goes on."""
+        assert job.steps is not None
+        if self._expired(job):
+            return False
+        try:
+            event = next(job.steps)
+        except Exception as error:  # a bad request must not take the others with it
+            self._fail(job, error)
+            self._discard(job)
+            return False
+        self.counters.steps += 1
+        self._count(event)
+        self._deliver(job, event)
+        return not isinstance(event, Finish)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        self.counters.failed += 1
+        self._deliver(job, Failure(f"{type(error).__name__}: {error}", False))
+
+    def _count(self, event: Event) -> None:
+        if isinstance(event, Piece):
+            self.counters.generated_tokens += len(event.ids)
+        elif isinstance(event, Finish):
+            self.counters.prompt_tokens += event.prompt_tokens
+            self.counters.cached_tokens += event.cached_tokens
+
+    def _deliver(self, job: Job, event: Event | Failure) -> None:
+        try:
+            job.deliver(event)
+        except Exception:  # the receiver's event loop is gone: nobody waits for the rest
+            job.cancel()
+
+    def _discard(self, job: Job) -> None:
+        """Forget a slot whose session may be in an unknown state."""
+        with self._wake:
+            job.slot = None
+            self._made -= 1
+
+    def _retire(self, job: Job) -> None:
+        with self._wake:
+            self._active.remove(job)
+            if isinstance(job.steps, Generator):
+                job.steps.close()
+            job.steps = None
+            if job.slot is not None:
+                self._free.append(job.slot)
+                job.slot = None
