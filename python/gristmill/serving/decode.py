@@ -16,7 +16,7 @@ from typing import Literal
 
 from .fim import control_ids
 from .runtime import Logits, Runtime, Slot
-from .scores import Score, Scorer, adjusted, log_probabilities
+from .scores import Row, Score, Scorer, adjusted, log_probabilities
 from .text import TextStream
 
 PREFILL = 128  # prompt ids per step: bounds how long one prompt keeps the others waiting
@@ -132,7 +132,8 @@ class _Decoder:
 
     def _prefill(self, cached: int) -> Generator[Event, None, Logits]:
         prompt = self.task.prompt
-        before = None
+        before: Row | None = None
+        logits: Logits | None = None
         for start in range(cached, len(prompt), PREFILL):
             chunk = list(prompt[start : start + PREFILL])
             if self._echoes:
@@ -145,6 +146,7 @@ class _Decoder:
             else:
                 logits = self.slot.eval(chunk)
             yield Prefilled(start + len(chunk), len(prompt))
+        assert logits is not None  # at least the last id is never taken from the cache
         return logits
 
     def _predict(self, logits: Logits, began: float) -> Iterator[Event]:
@@ -152,6 +154,10 @@ class _Decoder:
             chosen = self._sample(logits)
             if chosen in self.ends:
                 self.stop_type = "eos"
+                if self.task.logprobs is not None:  # it has a probability though it has no text
+                    self.waiting.append(
+                        (self.pushed, self.score(chosen, log_probabilities(logits)))
+                    )
                 return
             yield self._push(chosen, logits)
             if self.stream.stop_word is not None:

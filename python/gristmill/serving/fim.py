@@ -1,7 +1,7 @@
 """Fill-in-the-middle prompts in prefix, suffix, middle order (PSM).
 
 Format of Bavarian et al. 2022 (arXiv:2207.14255) with the sentinel ids named in the GGUF metadata;
-the budget for `/infill` is llama.cpp's: three quarters of a batch for the prefix, one for the suffix.
+the budget for `/infill` is llama.cpp's: of a batch three quarters prefix, one quarter suffix.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import Any
 
 from .runtime import ModelLike
 
-SNIPPET = "\n\n--- snippet ---\n\n"  # llama.cpp's separator between extra chunks without a sep token
+SNIPPET = (
+    "\n\n--- snippet ---\n\n"  # llama.cpp's separator between extra chunks without a sep token
+)
 BATCH = 2048  # llama.cpp's default n_batch: the most ids of prefix and suffix together
 
 
@@ -96,7 +98,7 @@ def infill_ids(
 ) -> FimPrompt:
     """PSM prompt cut to the context: end of the prefix, beginning of the suffix, end of the extra.
 
-    `n_predict` ids stay free for the answer (a quarter of the context where it is negative, no end).
+    `n_predict` ids stay free for the answer; where it is negative (no end), a quarter.
     """
     before = model.tokenize(prefix.encode("utf-8"), False)
     after = model.tokenize(suffix.encode("utf-8"), False)

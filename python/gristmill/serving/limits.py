@@ -15,7 +15,7 @@ from gristmill.errors import ConfigError
 
 @dataclass(frozen=True)
 class Limit:
-    """A named limit: `default` in `unit`, the smallest and largest setting, where it is enforced."""
+    """A limit: its default in `unit`, the smallest and largest setting, where it is enforced."""
 
     default: float
     unit: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from gristmill.errors import DataError
 
@@ -74,13 +74,13 @@ def selftest_vectors(metadata: Mapping[str, Any]) -> list[tuple[str, list[int]]]
     answers = metadata.get("gristmill.selftest.ids")
     if prompts is None and answers is None:
         return []
-    if not _is_array(prompts) or not _is_array(answers) or len(prompts) != len(answers):
+    if not (_is_array(prompts) and _is_array(answers)) or len(prompts) != len(answers):
         raise DataError("the model's self-test vectors are damaged: deploy it again")
     return [(str(p), _ids(a)) for p, a in zip(prompts, answers, strict=True)]
 
 
-def _is_array(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+def _is_array(value: Any) -> TypeGuard[Sequence[Any]]:
+    return hasattr(value, "__len__") and not isinstance(value, str | bytes)
 
 
 def _ids(value: Any) -> list[int]:
@@ -117,7 +117,9 @@ def selftest(runtime: Runtime, n_ctx: int) -> int:
 
 
 def _difference(number: int, prompt: str, expected: list[int], got: list[int]) -> str:
-    at = next((i for i, pair in enumerate(zip(expected, got, strict=False)) if pair[0] != pair[1]), 0)
+    at = next(
+        (i for i, pair in enumerate(zip(expected, got, strict=False)) if pair[0] != pair[1]), 0
+    )
     return (
         f"self-test {number} fails: after {prompt[-40:]!r} token {at} is {got[at : at + 1]}, "
         f"stored {expected[at : at + 1]}. The file or this build is damaged: deploy the model again"

@@ -1,4 +1,4 @@
-"""What generation needs of a model, as protocols, so that tests can stand in for the C++ runtime."""
+"""What generation needs of a model, as protocols: tests can stand in for the C++ runtime."""
 
 from __future__ import annotations
 

@@ -84,9 +84,7 @@ class Scorer:
         top: dict[str, float] = {}
         for other in largest(row, self._alternatives):
             top.setdefault(token_name(self._token_bytes(other)), self._finite(row[other]))
-        return Score(
-            token, token_name(data), offset, self._finite(row[token]), tuple(top.items())
-        )
+        return Score(token, token_name(data), offset, self._finite(row[token]), tuple(top.items()))
 
     @staticmethod
     def _finite(value: float) -> float:

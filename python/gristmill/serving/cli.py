@@ -1,0 +1,154 @@
+"""`gristmill serve`: load, check, print where it is, serve."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+from pathlib import Path
+
+from gristmill.errors import ConfigError
+
+from .limits import Limits, described
+from .model import choose_context, find_model, load_runtime, selftest, selftest_vectors
+from .runtime import Runtime
+
+KEY_VARIABLE = "GRISTMILL_API_KEY"
+LOG_FILE = Path("runs/.serve/requests.jsonl")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `gristmill serve`."""
+    parser.add_argument("model", nargs="?", help="GGUF file or run folder (default: runs/latest)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=8080, help="port (%(default)s)")
+    parser.add_argument(
+        "--api-key", help=f"clients must send it; {KEY_VARIABLE} keeps it out of the process list"
+    )
+    parser.add_argument("--ctx", type=int, help="context in tokens (default: the model's own)")
+    parser.add_argument("--name", help="name in /v1/models (default: the model's)")
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="further Host to accept"
+    )
+    parser.add_argument(
+        "--limit", action="append", default=[], metavar="NAME=VALUE", help="see --limits"
+    )
+    parser.add_argument("--limits", action="store_true", help="print the table of limits and exit")
+    parser.add_argument("--log-file", type=Path, default=LOG_FILE, help="request log (%(default)s)")
+    parser.add_argument("--no-log", action="store_true", help="write no request log")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until stopped; returns the exit code. Raises ConfigError or DataError before that."""
+    if args.limits:
+        print(described())
+        return 0
+    path = find_model(args.model)
+    return serve_runtime(load_runtime(path), path, args)
+
+
+def serve_runtime(runtime: Runtime, path: Path, args: argparse.Namespace) -> int:
+    """`run` from a loaded model on."""
+    limits = Limits(args.limit)
+    key = checked_key(args.api_key, os.environ.get(KEY_VARIABLE))
+    hosts = allowed_hosts(args.host, args.allow_host, key)
+    if not 1 <= args.port <= 65535:
+        raise ConfigError(f"port {args.port} given; allowed are 1 to 65535")
+    try:
+        from .app import create_app
+        from .engine import Engine
+        from .request_log import RequestLog
+        from .server import check_address, serve
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"serving needs {error.name}; install it with: pip install 'gristmill[run]'"
+        ) from None
+    check_address(args.host, args.port)
+    n_ctx = choose_context(runtime, args.ctx)
+    compared = selftest(runtime, n_ctx)
+    log = None if args.no_log else RequestLog(args.log_file)
+    engine = Engine(
+        runtime,
+        n_ctx=n_ctx,
+        slots=limits["slots"],
+        queue=limits["queue"],
+        seconds=limits.seconds("request_seconds"),
+    )
+    name = args.name or model_name(runtime, path)
+    app = create_app(
+        engine, limits, name=name, api_key=key, hosts=hosts, log=log, selftests=compared
+    )
+    print("\n".join(greeting(runtime, name, path, n_ctx, compared, args, key)), flush=True)
+    try:
+        serve(app, engine, limits, host=args.host, port=args.port)
+    finally:
+        if log is not None:
+            log.close()
+    return 0
+
+
+def greeting(
+    runtime: Runtime,
+    name: str,
+    path: Path,
+    n_ctx: int,
+    compared: int,
+    args: argparse.Namespace,
+    key: str | None,
+) -> list[str]:
+    """The lines printed before serving."""
+    stored = len(selftest_vectors(runtime.model.metadata))
+    checked = f"self-test {compared} of {stored} passed" if stored else "the file has no self-test"
+    host = f"[{args.host}]" if ":" in args.host else args.host
+    url = f"http://{host}:{args.port}"
+    lines = [
+        f"model    {name}  {path}",
+        f"         {runtime.model.digest[:8]}, context {n_ctx} tokens, {checked}",
+        f"page     {url}/",
+        f"API      {url}/v1/completions   {url}/infill   {url}/v1/models",
+        f"key      {'needed' if key else 'none: whoever reaches this address may use it'}",
+    ]
+    if not args.no_log:
+        lines.append(f"log      {args.log_file}")
+    return [*lines, "ready; stop with Ctrl-C"]
+
+
+def model_name(runtime: Runtime, path: Path) -> str:
+    """`general.name` of the file, else the file's own name."""
+    given = runtime.model.metadata.get("general.name")
+    return str(given) if given else path.stem
+
+
+def checked_key(option: str | None, variable: str | None) -> str | None:
+    """The API key, or None. Raises ConfigError for one that a header cannot carry."""
+    key = option if option is not None else variable
+    if key is None:
+        return None
+    if not 8 <= len(key) <= 512 or not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError(
+            f"the API key has {len(key)} characters; allowed are 8 to 512 of ASCII without spaces"
+        )
+    return key
+
+
+def allowed_hosts(host: str, more: list[str], key: str | None) -> frozenset[str] | None:
+    """Host names to answer to; None for any. Raises ConfigError for an open bind without a key."""
+    names = {name.lower() for name in more}
+    if _is_loopback(host):
+        shown = f"[{host}]" if ":" in host else host
+        return frozenset(names | {"localhost", "127.0.0.1", "[::1]", shown.lower()})
+    if key is None:
+        raise ConfigError(
+            f"host {host} is reachable from other machines: set a key with --api-key or "
+            f"{KEY_VARIABLE}, or stay on 127.0.0.1"
+        )
+    return frozenset(names | {host.lower()}) if names else None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,244 @@
+"""`POST /infill` with llama.cpp's fields, for editor plugins (llama.vim, llama.vscode)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse
+from starlette.responses import Response
+
+from .completions import chain
+from .decode import Finish, Piece, Task
+from .fim import FimPrompt, infill_ids
+from .http_errors import bad_value
+from .schema import InfillBody
+from .scores import Score
+from .service import Run, Service, chosen_seed
+from .sse import PING, EventStream, frame
+
+# llama.cpp's names of the steps we have; temperature is always last, as there
+SAMPLERS = {"top_k": "k", "top_p": "p", "min_p": "m", "temperature": "t"}
+LETTERS = {letter: name for name, letter in SAMPLERS.items()}
+
+
+@dataclass
+class _Plan:
+    task: Task
+    prompt: FimPrompt
+    ignored: list[str]
+    arrived: float
+    service: Service
+    scored: bool
+
+    @property
+    def headers(self) -> dict[str, str]:
+        names = ", ".join(name for name in self.ignored if name.isascii() and name.isprintable())
+        return {"x-ignored-fields": names[:1000]} if names else {}
+
+
+async def infill(service: Service, request: Request, body: InfillBody) -> Response:
+    """Answer one request, whole or as a stream of llama.cpp's objects."""
+    plan = _plan(service, body, time.perf_counter())
+    entry = request.state.entry
+    entry.update(seed=plan.task.seed, model=service.fingerprint, stream=bool(body.stream))
+    run = service.submit([plan.task], plan.arrived)
+    try:
+        run.watch(request)
+        if body.stream:
+            frames = _frames(plan, run, entry)
+            first = await anext(frames)
+            return EventStream(chain(first, frames), run.close, plan.headers, done=False)
+        text, finish = "", None
+        ids: list[int] = []
+        scores: list[Score] = []
+        async for item in run.events():
+            if item is None:
+                continue
+            if isinstance(item[1], Finish):
+                finish = item[1]
+            else:
+                text += item[1].text
+                ids += item[1].ids
+                scores += item[1].scores
+        assert finish is not None
+        run.close()
+        _log(entry, finish)
+        answer = _answer(plan, text, finish)
+        if body.return_tokens:
+            answer["tokens"] = ids
+        if plan.scored:
+            answer["completion_probabilities"] = [_probability(score) for score in scores]
+        if body.response_fields:
+            answer = picked(answer, body.response_fields)
+        return JSONResponse(answer, headers=plan.headers)
+    except BaseException:
+        run.close()
+        raise
+
+
+def _plan(service: Service, body: InfillBody, arrived: float) -> _Plan:
+    tokens = service.fim("input_suffix")
+    extra = body.input_extra or []
+    if len(extra) > service.limits["extra"]:
+        raise bad_value("input_extra", f"{len(extra)} chunks; at most {service.limits['extra']}")
+    n_ctx = service.engine.n_ctx
+    wanted = -1 if body.n_predict is None else body.n_predict
+    prompt = infill_ids(
+        service.model,
+        tokens,
+        body.input_prefix or "",
+        body.input_suffix or "",
+        body.prompt or "",
+        [chunk.text for chunk in extra],
+        n_ctx=n_ctx,
+        n_predict=wanted,
+    )
+    room = n_ctx - len(prompt.ids)
+    task, unused = _task(service, body, prompt, room if wanted < 0 else min(wanted, room))
+    ignored = body.unknown() + unused
+    return _Plan(task, prompt, ignored, arrived, service, task.logprobs is not None)
+
+
+def _task(
+    service: Service, body: InfillBody, prompt: FimPrompt, most: int
+) -> tuple[Task, list[str]]:
+    """The task with llama.cpp's defaults, and the samplers asked for that we do not have."""
+    named = SAMPLERS.keys() if body.samplers is None else list(body.samplers)
+    steps = {LETTERS.get(name, name) for name in named}
+    probs = body.n_probs or 0
+    if probs > service.limits["logprobs"]:
+        raise bad_value("n_probs", f"n_probs is {probs}; at most {service.limits['logprobs']}")
+    top_p = _number("top_p", body.top_p, 0.95, 0.0, 1e9)
+    min_p = _number("min_p", body.min_p, 0.05, -1e9, 1.0)
+    task = Task(
+        tuple(prompt.ids),
+        most,
+        temperature=(0.8 if body.temperature is None else body.temperature)
+        if "temperature" in steps
+        else 1.0,
+        top_k=max(40 if body.top_k is None else body.top_k, 0) if "top_k" in steps else 0,
+        top_p=min(top_p, 1.0) if "top_p" in steps else 1.0,
+        min_p=max(min_p, 0.0) if "min_p" in steps else 0.0,
+        seed=chosen_seed(body.seed),
+        stop=service.stops(body.stop or [], "infill_stop"),
+        logprobs=probs or None,
+        ignore_eos=bool(body.ignore_eos),
+        indent=body.n_indent or 0,
+        predict_seconds=max(body.t_max_predict_ms or 0.0, 0.0) / 1000,
+    )
+    return task, [f"samplers:{name}" for name in sorted(steps - SAMPLERS.keys())]
+
+
+def _number(name: str, given: float | None, default: float, least: float, most: float) -> float:
+    value = default if given is None else given
+    if not least <= value <= most:
+        raise bad_value(name, f"{name} is {value:g}; allowed are {least:g} to {most:g}")
+    return value
+
+
+def _answer(plan: _Plan, text: str, finish: Finish) -> dict[str, Any]:
+    task = plan.task
+    return {
+        "index": 0,
+        "content": text,
+        "tokens": [],
+        "id_slot": -1,
+        "stop": True,
+        "model": plan.service.name,
+        "tokens_predicted": finish.completion_tokens,
+        "tokens_evaluated": finish.prompt_tokens,
+        "tokens_cached": finish.cached_tokens,
+        "truncated": plan.prompt.truncated,
+        "stop_type": finish.stop_type,
+        "stopping_word": finish.stop_word,
+        "has_new_line": "\n" in text,
+        "generation_settings": {
+            "n_predict": task.max_tokens,
+            "n_ctx": plan.service.engine.n_ctx,
+            "seed": task.seed,
+            "temperature": task.temperature,
+            "top_k": task.top_k,
+            "top_p": task.top_p,
+            "min_p": task.min_p,
+            "stop": list(task.stop),
+            "n_indent": task.indent,
+            "t_max_predict_ms": task.predict_seconds * 1000,
+        },
+        "timings": _timings(finish),
+    }
+
+
+def _timings(finish: Finish) -> dict[str, float]:
+    evaluated = finish.prompt_tokens - finish.cached_tokens
+    timings: dict[str, float] = {"cache_n": finish.cached_tokens}
+    for phase, count, seconds in (
+        ("prompt", evaluated, finish.prompt_seconds),
+        ("predicted", finish.completion_tokens, finish.predict_seconds),
+    ):
+        timings[f"{phase}_n"] = count
+        timings[f"{phase}_ms"] = seconds * 1000
+        timings[f"{phase}_per_token_ms"] = seconds * 1000 / count if count else 0.0
+        timings[f"{phase}_per_second"] = count / seconds if seconds > 0 else 0.0
+    return timings
+
+
+def picked(answer: dict[str, Any], fields: list[str]) -> dict[str, Any]:
+    """llama.cpp's response_fields: "a/b" selects a nested value under that very key."""
+    result = {}
+    for path in fields:
+        value: Any = answer
+        for part in path.split("/"):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None:
+            result[path] = value
+    return result
+
+
+def _probability(score: Score) -> dict[str, Any]:
+    top = [{"token": name, "logprob": logprob} for name, logprob in score.top]
+    return {"id": score.id, "token": score.token, "logprob": score.logprob, "top_logprobs": top}
+
+
+def _log(entry: dict[str, Any], finish: Finish) -> None:
+    usage = {
+        "prompt_tokens": finish.prompt_tokens,
+        "completion_tokens": finish.completion_tokens,
+        "cached_tokens": finish.cached_tokens,
+    }
+    entry.update(usage=usage, finish=[finish.stop_type])
+
+
+async def _frames(plan: _Plan, run: Run, entry: dict[str, Any]) -> AsyncIterator[bytes]:
+    predicted = 0
+    async for item in run.events():
+        if item is None:
+            yield PING
+        elif isinstance(item[1], Finish):
+            _log(entry, item[1])
+            yield frame({**_answer(plan, "", item[1])})
+        elif (data := _part(plan, item[1], predicted)) is not None:
+            predicted += len(item[1].ids)
+            yield data
+        else:
+            predicted += len(item[1].ids)
+
+
+def _part(plan: _Plan, piece: Piece, before: int) -> bytes | None:
+    if not piece.text and not piece.scores:
+        return None
+    part: dict[str, Any] = {
+        "index": 0,
+        "content": piece.text,
+        "tokens": list(piece.ids),
+        "stop": False,
+        "id_slot": -1,
+        "tokens_predicted": before + len(piece.ids),
+        "tokens_evaluated": len(plan.prompt.ids),
+    }
+    if plan.scored:
+        part["completion_probabilities"] = [_probability(score) for score in piece.scores]
+    return frame(part)
