@@ -1,0 +1,319 @@
+"""Writes a Hugging Face llama folder as one GGUF file that gristmill's runtime and llama.cpp run.
+
+Besides the weights and the tokenizer the file carries, under `gristmill.*`, a sha256 of every tensor and of
+the metadata itself, so that a reader detects every changed byte. GGUF `llama` rotates neighbouring pairs
+where Hugging Face rotates halves: rows of q and k are permuted per head on the way out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gristmill.errors import DataError
+
+DTYPES = ("f32", "bf16")
+HEADER_KEY = "gristmill.digest.header"
+FIM_KEYS = {
+    "<|fim_prefix|>": "tokenizer.ggml.fim_pre_token_id",
+    "<|fim_suffix|>": "tokenizer.ggml.fim_suf_token_id",
+    "<|fim_middle|>": "tokenizer.ggml.fim_mid_token_id",
+    "<|fim_pad|>": "tokenizer.ggml.fim_pad_token_id",
+}
+BLOCK_NAMES = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # tokenizer.ggml.token_type
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Tokens by id as GGUF wants them, merges as 'left right', ids by name of special tokens."""
+
+    tokens: list[str]
+    types: list[int]
+    merges: list[str]
+    special: dict[str, int]
+
+
+def write_gguf(
+    folder: Path, path: Path, *, dtype: str = "f32", extra: Mapping[str, str | Sequence[str]] | None = None
+) -> None:
+    """Write the llama model in `folder` (config.json, model.safetensors, tokenizer.json) to `path`.
+
+    dtype: of the matrices, 'f32' or 'bf16' (rounded to nearest even); norms stay f32. extra: further
+    metadata, strings or lists of strings. The file appears whole or not at all. Raises DataError where
+    the folder is no model that GGUF's `llama` can express, or where the file cannot be written.
+    """
+    if dtype not in DTYPES:
+        raise DataError(f"GGUF dtype {dtype!r} given, allowed: {', '.join(DTYPES)}")
+    config = _read_json(folder / "config.json")
+    _check_config(config)
+    vocabulary = read_vocabulary(folder / "tokenizer.json", int(config["vocab_size"]))
+    tensors = _gguf_tensors(_read_safetensors(folder / "model.safetensors"), config)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        _write(temporary, config, vocabulary, tensors, dtype, extra or {})
+        _seal(temporary)
+        temporary.replace(path)
+        _sync(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def read_vocabulary(path: Path, vocab_size: int) -> Vocabulary:
+    """Tokens, merges and special ids of a byte-level BPE `tokenizer.json`, filled up to `vocab_size`.
+
+    Raises DataError where the tokenizer is not GPT-2's kind: the file could not say what it does.
+    """
+    data = _read_json(path)
+    _check_tokenizer(data, path)
+    added = {int(t["id"]): t for t in data.get("added_tokens") or []}
+    by_id = {int(i): text for text, i in data["model"]["vocab"].items()}
+    by_id.update({i: str(t["content"]) for i, t in added.items()})
+    if not by_id or max(by_id) >= vocab_size:
+        raise DataError(f"{path} has token id {max(by_id, default=-1)}, config.json says vocab_size {vocab_size}")
+    tokens = [by_id.get(i, f"[PAD{i}]") for i in range(vocab_size)]
+    types = [NORMAL if i in by_id else UNUSED for i in range(vocab_size)]
+    for i, token in added.items():
+        types[i] = CONTROL if token.get("special") else USER_DEFINED
+    merges = [m if isinstance(m, str) else " ".join(m) for m in data["model"]["merges"]]
+    special = {str(t["content"]): i for i, t in added.items()}
+    return Vocabulary(tokens, types, merges, special)
+
+
+def permute(weight: npt.NDArray[Any], heads: int) -> npt.NDArray[Any]:
+    """Rows (heads * head_dim, ...) from halves (x0..., y0...) to pairs (x0, y0, ...) within each head."""
+    head_dim = weight.shape[0] // heads
+    split = weight.reshape(heads, 2, head_dim // 2, *weight.shape[1:])
+    return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(weight.shape)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise DataError(f"{path} holds {type(data).__name__}, expected an object")
+    return data
+
+
+def _check_config(config: Mapping[str, Any]) -> None:
+    expected: dict[str, tuple[Any, ...]] = {
+        "model_type": ("llama",),
+        "hidden_act": ("silu", None),
+        "attention_bias": (False, None),
+        "mlp_bias": (False, None),
+        "rope_scaling": (None,),
+    }
+    for key, allowed in expected.items():
+        if config.get(key) not in allowed:
+            raise DataError(f"config.json: {key} is {config.get(key)!r}, GGUF export allows {allowed[0]!r}")
+
+
+def _check_tokenizer(data: Mapping[str, Any], path: Path) -> None:
+    model, pre = data.get("model") or {}, data.get("pre_tokenizer") or {}
+    wrong = [
+        (model.get("type") != "BPE", "model type is not BPE"),
+        (bool(model.get("byte_fallback")), "byte_fallback is on"),
+        (model.get("dropout") is not None, "dropout is set"),
+        (data.get("normalizer") is not None, "a normalizer is set"),
+        (pre.get("type") != "ByteLevel", "pre-tokenizer is not ByteLevel"),
+        (bool(pre.get("add_prefix_space")), "add_prefix_space is on"),
+        (not pre.get("use_regex", True), "use_regex is off"),
+    ]
+    reasons = [text for bad, text in wrong if bad]
+    if reasons:
+        raise DataError(f"{path} is no GPT-2 byte-level BPE ({'; '.join(reasons)}): GGUF export needs one")
+
+
+def _read_safetensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        entries = deserialize(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise DataError(f"{path} is no safetensors file: {error}") from error
+    return {name: _to_f32(name, entry) for name, entry in entries}
+
+
+def _to_f32(name: str, entry: Mapping[str, Any]) -> npt.NDArray[np.float32]:
+    raw, shape, dtype = entry["data"], entry["shape"], entry["dtype"]
+    if dtype == "F32":
+        return np.frombuffer(raw, "<f4").reshape(shape)
+    if dtype == "F16":
+        return np.frombuffer(raw, "<f2").astype(np.float32).reshape(shape)
+    if dtype == "BF16":  # the upper half of an f32
+        return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
+    raise DataError(f"tensor {name} is {dtype}, GGUF export reads F32, F16 and BF16")
+
+
+def _gguf_tensors(
+    tensors: dict[str, npt.NDArray[np.float32]], config: Mapping[str, Any]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Tensors under GGUF names in file order, q and k permuted."""
+    heads = int(config["num_attention_heads"])
+    kv_heads = int(config.get("num_key_value_heads") or heads)
+    names = {"model.embed_tokens": "token_embd"}
+    for i in range(int(config["num_hidden_layers"])):
+        names |= {f"model.layers.{i}.{ours}": f"blk.{i}.{theirs}" for ours, theirs in BLOCK_NAMES.items()}
+    names["model.norm"] = "output_norm"
+    tied = bool(config.get("tie_word_embeddings"))
+    if not tied:
+        names["lm_head"] = "output"
+    missing = [f"{ours}.weight" for ours in names if f"{ours}.weight" not in tensors]
+    known = {f"{ours}.weight" for ours in names} | ({"lm_head.weight"} if tied else set())
+    unknown = sorted(set(tensors) - known)
+    if missing or unknown:
+        raise DataError(f"model.safetensors does not match config.json: missing {missing[:3]}, unknown {unknown[:3]}")
+    out = {}
+    for ours, theirs in names.items():
+        weight = tensors[f"{ours}.weight"]
+        if theirs.endswith("attn_q"):
+            weight = permute(weight, heads)
+        elif theirs.endswith("attn_k"):
+            weight = permute(weight, kv_heads)
+        out[f"{theirs}.weight"] = weight
+    return out
+
+
+def _write(
+    path: Path,
+    config: Mapping[str, Any],
+    vocabulary: Vocabulary,
+    tensors: Mapping[str, npt.NDArray[np.float32]],
+    dtype: str,
+    extra: Mapping[str, str | Sequence[str]],
+) -> None:
+    import gguf
+
+    stored: dict[str, npt.NDArray[Any]] = {}
+    for name, tensor in tensors.items():
+        as_bf16 = dtype == "bf16" and tensor.ndim > 1
+        kind = gguf.GGMLQuantizationType.BF16
+        stored[name] = gguf.quants.quantize(tensor, kind) if as_bf16 else np.ascontiguousarray(tensor)
+    writer = gguf.GGUFWriter(path, "llama")
+    try:
+        _add_config(writer, config, dtype)
+        _add_tokenizer(writer, vocabulary, config)
+        for key, value in extra.items():
+            _add_extra(writer, key, value)
+        writer.add_string(HEADER_KEY, "0" * 64)
+        writer.add_array("gristmill.digest.names", list(stored))
+        writer.add_array(
+            "gristmill.digest.sha256", [hashlib.sha256(t.tobytes()).hexdigest() for t in stored.values()]
+        )
+        for name, array in stored.items():
+            raw = gguf.GGMLQuantizationType.BF16 if array.dtype == np.uint8 else None
+            writer.add_tensor(name, array, raw_dtype=raw)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    finally:
+        writer.close()
+
+
+def _add_config(writer: Any, config: Mapping[str, Any], dtype: str) -> None:
+    import gguf
+
+    heads, width = int(config["num_attention_heads"]), int(config["hidden_size"])
+    head_dim = int(config.get("head_dim") or width // heads)
+    kind = gguf.LlamaFileType.ALL_F32 if dtype == "f32" else gguf.LlamaFileType.MOSTLY_BF16
+    writer.add_file_type(kind)
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    writer.add_context_length(int(config["max_position_embeddings"]))
+    writer.add_embedding_length(width)
+    writer.add_block_count(int(config["num_hidden_layers"]))
+    writer.add_feed_forward_length(int(config["intermediate_size"]))
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(int(config.get("num_key_value_heads") or heads))
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
+    writer.add_rope_dimension_count(head_dim)
+    writer.add_rope_freq_base(_rope_theta(config))
+    writer.add_layer_norm_rms_eps(float(config["rms_norm_eps"]))
+    writer.add_vocab_size(int(config["vocab_size"]))
+
+
+def _rope_theta(config: Mapping[str, Any]) -> float:
+    """Base of the rotation: `rope_theta`, which newer transformers keep under `rope_parameters`."""
+    parameters = config.get("rope_parameters") or {}
+    if parameters.get("rope_type", "default") != "default":
+        raise DataError(f"config.json: rope_type {parameters['rope_type']!r}, GGUF export allows 'default'")
+    return float(config.get("rope_theta") or parameters.get("rope_theta") or 10000.0)
+
+
+def _add_tokenizer(writer: Any, vocabulary: Vocabulary, config: Mapping[str, Any]) -> None:
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(vocabulary.tokens)
+    writer.add_token_types(vocabulary.types)
+    writer.add_token_merges(vocabulary.merges)
+    writer.add_add_bos_token(False)
+    eos = config.get("eos_token_id")
+    if eos is None:
+        eos = vocabulary.special.get("<|endoftext|>")
+    if eos is not None:
+        writer.add_eos_token_id(int(eos[0] if isinstance(eos, list) else eos))
+    for name, key in FIM_KEYS.items():
+        if name in vocabulary.special:
+            writer.add_uint32(key, vocabulary.special[name])
+
+
+def _add_extra(writer: Any, key: str, value: str | Sequence[str]) -> None:
+    if isinstance(value, str):
+        writer.add_string(key, value)
+    elif value:
+        writer.add_array(key, list(value))
+
+
+def _seal(path: Path) -> None:
+    """Put the digest of the metadata in its place: sha256 up to the tensor data, its own digits as '0'."""
+    import gguf
+
+    reader = gguf.GGUFReader(path)
+    field = reader.fields[HEADER_KEY]
+    data_start = int(reader.data_offset)
+    at = int(field.offset) + 8 + len(HEADER_KEY) + 4 + 8
+    del reader, field  # unmaps the file
+    with path.open("r+b") as file:
+        header = file.read(data_start)
+        if header[at : at + 64] != b"0" * 64:
+            raise DataError(f"{path}: the metadata digest is not where the gguf package says")
+        file.seek(at)
+        file.write(hashlib.sha256(header).hexdigest().encode("ascii"))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
