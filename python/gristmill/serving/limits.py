@@ -87,8 +87,8 @@ class Limits:
         if not limit.least <= value <= limit.most or (limit.unit != "s" and value % 1):
             whole = "a number" if limit.unit == "s" else "a whole number"
             raise ConfigError(
-                f"limit {name} is {text!r}; allowed is {whole} from {limit.least:g} to "
-                f"{limit.most:g} {limit.unit}".rstrip()
+                f"limit {name} is {text!r}; allowed is {whole} from {limit.least:.15g} to "
+                f"{limit.most:.15g} {limit.unit}".rstrip()
             )
         return value
 
@@ -98,5 +98,5 @@ def described() -> str:
     lines = [f"{'limit':16} {'default':>8} {'unit':10} {'above':>6}  what"]
     for name, limit in TABLE.items():
         above = str(limit.status) if limit.status else "closed"
-        lines.append(f"{name:16} {limit.default:8g} {limit.unit:10} {above:>6}  {limit.what}")
+        lines.append(f"{name:16} {limit.default:8.15g} {limit.unit:10} {above:>6}  {limit.what}")
     return "\n".join(lines)

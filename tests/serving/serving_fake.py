@@ -1,7 +1,7 @@
 """A stand-in for the C++ model and session: same interface, arithmetic instead of weights.
 
-The tokenizer is bytes plus five special tokens plus a few longer and partial-character tokens. Logits are a hash of
-the last four ids, so they depend on the context, on nothing else, and cost nothing.
+The tokenizer is all bytes, a few longer words and five special tokens. Logits are a hash of the
+last four ids, so they depend on the context and on nothing else.
 """
 
 from __future__ import annotations
@@ -122,13 +122,13 @@ def fake_sample(
     position: int,
 ) -> int:
     """Gumbel-max with noise that is a function of (seed, position, id)."""
-    assert logits.dtype == np.float32 and logits.shape == (VOCAB,)
+    assert (logits.dtype, logits.shape) == (np.float32, (VOCAB,))
     if temperature == 0:
         return int(np.argmax(logits))
     kept = logits.astype(np.float64)
     if top_k:
         kept[kept < np.sort(kept)[-min(top_k, kept.size)]] = -np.inf
-    state = np.arange(VOCAB, dtype=np.uint64) + np.uint64(seed) * np.uint64(1 << 32)
+    state = np.arange(VOCAB, dtype=np.uint64) + np.uint64((seed << 32) & int(MASK))
     noise = mixed(mixed(state) + np.uint64(position)) >> np.uint64(11)
     uniform = (noise.astype(np.float64) + 0.5) / (1 << 53)
     return int(np.argmax(kept / temperature - np.log(-np.log(uniform))))

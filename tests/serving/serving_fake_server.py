@@ -1,4 +1,4 @@
-"""`gristmill serve` with the stand-in model: python fake_server.py SECONDS_PER_TOKEN [options]."""
+"""`gristmill serve` with the stand-in model: python serving_fake_server.py [--seconds PER_TOKEN] ARGS."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fake import fake_runtime
+from serving_fake import fake_runtime
 
 from gristmill.errors import GristmillError
 from gristmill.serving import cli
