@@ -28,6 +28,9 @@ fail(Error* error, int64_t offset, const char* format, ...) {
   int n = std::vsnprintf(error->text, sizeof error->text, format, args);
   va_end(args);
   error->offset = offset;
+  if (offset >= 0)  // the text quotes a file that may be damaged
+    for (char* c = error->text; *c != 0; ++c)
+      if (*c < 32 || *c > 126) *c = '?';
   const auto used = static_cast<size_t>(n < 0 ? 0 : n);
   if (offset >= 0 && used < sizeof error->text)
     std::snprintf(error->text + used, sizeof error->text - used, " (at byte %lld)",

@@ -1,0 +1,30 @@
+// Counter-based random numbers: a pure function of (seed, stream, index), so any order of evaluation gives the same
+// bits. Philox4x32-10: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+#pragma once
+#include <cstdint>
+
+namespace gristmill {
+
+struct Philox4 {
+  uint32_t x[4];
+};
+
+// Four words for the block `index` of `stream` under `seed`.
+inline Philox4 philox(uint64_t seed, uint64_t stream, uint64_t index) {
+  Philox4 c = {{static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), static_cast<uint32_t>(stream),
+                static_cast<uint32_t>(stream >> 32)}};
+  uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
+  for (int round = 0; round < 10; ++round) {
+    uint64_t p0 = uint64_t{0xD2511F53u} * c.x[0], p1 = uint64_t{0xCD9E8D57u} * c.x[2];
+    c = {{static_cast<uint32_t>(p1 >> 32) ^ c.x[1] ^ k0, static_cast<uint32_t>(p1),
+          static_cast<uint32_t>(p0 >> 32) ^ c.x[3] ^ k1, static_cast<uint32_t>(p0)}};
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  return c;
+}
+
+// The upper 24 bits as a float32 in [0, 1).
+inline float uniform_from(uint32_t word) { return static_cast<float>(word >> 8) * 0x1p-24f; }
+
+}  // namespace gristmill
