@@ -26,17 +26,11 @@ class DesignConfig(Section):
     tie_word_embeddings: bool = Field(True, description="one matrix for embedding and head")
     context: int = Field(256, ge=16, le=32768, description="tokens per sequence")
     batch: int = Field(4, ge=1, le=4096, description="sequences per micro-batch")
-    minutes: float | None = Field(4.0, gt=0.0, description="training time; throughput is measured")
-    steps: Count | None = Field(None, description="optimizer steps; instead of minutes")
+    minutes: float = Field(4.0, gt=0.0, description="training time; throughput is measured")
+    steps: Count | None = Field(None, description="optimizer steps; when given, minutes is unused")
 
     @model_validator(mode="after")
     def _consistent(self) -> DesignConfig:
-        if (self.minutes is None) == (self.steps is None):
-            raise ValueError(
-                "give either minutes or steps: with steps, set minutes to the word none"
-                if self.steps is not None
-                else "give either minutes or steps"
-            )
         if self.heads and self.kv_heads and self.heads % self.kv_heads:
             raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
         if self.head_dim and self.head_dim % 2:
