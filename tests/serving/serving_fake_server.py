@@ -1,4 +1,4 @@
-"""`gristmill serve` with the stand-in model: python serving_fake_server.py [--seconds PER_TOKEN] ARGS."""
+"""`gristmill serve` with the stand-in model: [--seconds PER_TOKEN] and the options of serve."""
 
 from __future__ import annotations
 

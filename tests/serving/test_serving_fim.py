@@ -69,7 +69,8 @@ def test_the_end_of_the_prefix_and_the_start_of_the_suffix_are_kept() -> None:
 
 def test_extra_fills_what_is_left_from_its_end() -> None:
     made = infill("p" * 5000, "", extra=("A" * 3000, "B" * 3000), n_ctx=4096)
-    assert made.ids.count(ord("B")) == 4096 - 16 - 3 - 2048
+    assert made.ids.count(ord("B")) == 4096 - 16 - 3 - 3 * 2048 // 4
+    assert len(made.ids) == 4096 - 16
     small = infill("p", "s", extra=("one", "two"))
     assert MODEL.detokenize(small.ids).decode().startswith(f"{SNIPPET}one{SNIPPET}two<|fim_pre")
 

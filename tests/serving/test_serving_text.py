@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ def streamed(pieces: list[bytes], stops: list[str]) -> tuple[str, str | None, li
 
 def cut(data: bytes, at: list[int]) -> list[bytes]:
     edges = sorted({min(i, len(data)) for i in at} | {0, len(data)})
-    return [data[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [data[a:b] for a, b in pairwise(edges)]
 
 
 @given(

@@ -43,7 +43,9 @@ def create_app(
     metrics = Metrics()
     metrics.watch(engine, name)
     service = Service(engine, limits, metrics, name, int(time.time()), selftests)
-    app = FastAPI(title="gristmill", docs_url=None, redoc_url=None)  # their pages load from a CDN
+    app = FastAPI(
+        title="gristmill", docs_url=None, redoc_url=None, redirect_slashes=False
+    )  # their pages load from a CDN
     _add_errors(app)
     _add_generation(app, service)
     _add_state(app, service)

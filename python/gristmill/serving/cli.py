@@ -7,7 +7,7 @@ import ipaddress
 import os
 from pathlib import Path
 
-from gristmill.errors import ConfigError
+from gristmill.errors import ConfigError, MissingExtraError
 
 from .limits import Limits, described
 from .model import choose_context, find_model, load_runtime, selftest, selftest_vectors
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until stopped; returns the exit code. Raises ConfigError or DataError before that."""
+    """Serve until stopped; returns the exit code. Raises GristmillError before that."""
     if args.limits:
         print(described())
         return 0
@@ -60,7 +60,7 @@ def serve_runtime(runtime: Runtime, path: Path, args: argparse.Namespace) -> int
         from .request_log import RequestLog
         from .server import check_address, serve
     except ModuleNotFoundError as error:
-        raise ConfigError(
+        raise MissingExtraError(
             f"serving needs {error.name}; install it with: pip install 'gristmill[run]'"
         ) from None
     check_address(args.host, args.port)

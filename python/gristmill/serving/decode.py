@@ -175,7 +175,9 @@ class _Decoder:
         if task.logit_bias or task.presence_penalty or task.frequency_penalty:
             penalties = (task.presence_penalty, task.frequency_penalty)
             logits = adjusted(logits, task.logit_bias, *penalties, self.sampled)
-        options = (task.temperature, task.top_k, task.top_p, task.min_p)
+        # a nucleus of nothing still holds the likeliest token
+        top_k, top_p = (1, 1.0) if task.top_p == 0 else (task.top_k, task.top_p)
+        options = (task.temperature, top_k, top_p, task.min_p)
         chosen = self.runtime.sample(logits, *options, task.seed, len(self.slot.ids))
         self.sampled[chosen] = self.sampled.get(chosen, 0) + 1
         return chosen

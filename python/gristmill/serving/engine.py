@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from .decode import Event, Finish, Piece, Task, decode
 from .runtime import Runtime, Slot, common_prefix
@@ -33,10 +34,10 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A request ended without an answer: `timeout` by its deadline, else by an error."""
+    """A request ended without an answer."""
 
+    code: Literal["request_timeout", "generation_failed", "unavailable"]
     message: str
-    timeout: bool
 
 
 Deliver = Callable[["Event | Failure"], None]  # called on the worker thread; must not block
@@ -180,10 +181,12 @@ class Engine:
     def _expired(self, job: Job) -> bool:
         if job.cancelled:
             self.counters.cancelled += 1
+            if self._stopping:
+                self._deliver(job, Failure("unavailable", "the server is stopping"))
             return True
         if time.monotonic() > job.deadline:
             self.counters.failed += 1
-            self._deliver(job, Failure("the request waited or ran past its time limit", True))
+            self._deliver(job, Failure("request_timeout", "the request took longer than its limit"))
             return True
         return False
 
@@ -205,7 +208,7 @@ class Engine:
 
     def _fail(self, job: Job, error: Exception) -> None:
         self.counters.failed += 1
-        self._deliver(job, Failure(f"{type(error).__name__}: {error}", False))
+        self._deliver(job, Failure("generation_failed", f"{type(error).__name__}: {error}"))
 
     def _count(self, event: Event) -> None:
         if isinstance(event, Piece):

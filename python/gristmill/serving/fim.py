@@ -111,7 +111,7 @@ def infill_ids(
     n_typed = min(len(typed), batch)
     n_suffix = min(len(after), max(0, batch // 4 - n_typed))
     n_prefix = min(len(before), 3 * (batch // 4), batch - n_suffix - n_typed)
-    n_extra = min(len(extras), max(0, room - batch))
+    n_extra = min(len(extras), room - n_prefix - n_suffix - n_typed)
     ids = with_bos(model, extras[len(extras) - n_extra :])
     ids += [tokens.prefix, *before[len(before) - n_prefix :], *typed[len(typed) - n_typed :]]
     ids += [tokens.suffix, *after[:n_suffix], tokens.middle]

@@ -107,7 +107,7 @@ def _check(args: argparse.Namespace) -> None:
     ranges = (
         ("max-tokens", args.max_tokens, 0, 1 << 31),
         ("temperature", args.temperature, 0, 100),
-        ("top-k", args.top_k, 0, 1 << 31),
+        ("top-k", args.top_k, 0, (1 << 31) - 1),
         ("top-p", args.top_p, 0, 1),
         ("min-p", args.min_p, 0, 1),
         ("seed", args.seed or 0, 0, (1 << 63) - 1),

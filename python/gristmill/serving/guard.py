@@ -28,6 +28,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = frozenset({"/", "/health", "/health/ready"})  # every other path needs the key
+METHODS = frozenset({"GET", "HEAD", "POST"})
 SAFE = (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")
 
 
@@ -60,9 +61,7 @@ class Guard:
             await self._serve(scope, receive, exchange, address)
         except ApiError as error:
             await exchange.refuse(error)
-            if error.status in (408, 413, 429):
-                self._metrics.rejected(error.code)
-        except (TimeoutError, ConnectionError, _Gone):
+        except (TimeoutError, ConnectionError):
             exchange.outcome = "gone"  # nobody is left to answer
         except Exception as error:
             exchange.entry["error"] = f"{type(error).__name__}: {error}"
@@ -84,6 +83,9 @@ class Guard:
             raise ApiError(429, "too_many_requests", message, retry_seconds=1)
         if scope["path"] not in OPEN:
             self._check_key(headers)
+        if scope["method"] not in METHODS:
+            message = f"method {scope['method'][:20]!r} is not used here"
+            raise ApiError(405, "method_not_allowed", message, headers={"allow": "GET, HEAD, POST"})
         state = scope.setdefault("state", {})
         state["entry"], state["id"] = exchange.entry, exchange.id
         if scope["method"] == "POST":
@@ -149,7 +151,8 @@ class Guard:
                 while more:
                     message_in = await receive()
                     if message_in["type"] != "http.request":
-                        raise _Gone
+                        # also what granian says of a malformed chunk: it can still be answered
+                        raise ApiError(400, "body_incomplete", "the body broke off")
                     chunks.append(message_in.get("body", b""))
                     size += len(chunks[-1])
                     if size > most:
@@ -163,14 +166,12 @@ class Guard:
     def _record(self, exchange: _Exchange) -> None:
         seconds = time.perf_counter() - exchange.began
         self._metrics.finished(exchange.path, exchange.status, seconds)
+        if exchange.status in (408, 413, 429):
+            self._metrics.rejected(str(exchange.entry.get("error", "")).partition(":")[0])
         if self._log is not None:
             entry = {**exchange.entry, "seconds": round(seconds, 6), "status": exchange.status}
             if not self._log.write({**entry, "outcome": exchange.outcome}):
                 self._metrics.log_dropped()
-
-
-class _Gone(Exception):
-    """The client left before its request was whole."""
 
 
 class _Exchange:

@@ -120,7 +120,9 @@ def _task(
         temperature=(0.8 if body.temperature is None else body.temperature)
         if "temperature" in steps
         else 1.0,
-        top_k=max(40 if body.top_k is None else body.top_k, 0) if "top_k" in steps else 0,
+        top_k=min(max(40 if body.top_k is None else body.top_k, 0), (1 << 31) - 1)
+        if "top_k" in steps
+        else 0,
         top_p=min(top_p, 1.0) if "top_p" in steps else 1.0,
         min_p=max(min_p, 0.0) if "min_p" in steps else 0.0,
         seed=chosen_seed(body.seed),

@@ -11,6 +11,7 @@ from .limits import Limits
 
 # A string (closed or cut off) or a bracket. Possessive, so that a body of quotes stays linear.
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def checked_json(body: bytes, limits: Limits) -> Any:
@@ -30,12 +31,17 @@ def checked_json(body: bytes, limits: Limits) -> Any:
         return result
 
     try:
-        return json.loads(text, object_pairs_hook=pairs, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=pairs, parse_constant=_no_constant)
+        if _SURROGATE.search(text):  # an escape that may stand for half a character
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
         raise _refused(f"the body is not JSON: {error.msg} at {where}") from None
+    except UnicodeEncodeError:
+        raise _refused("a string has half of a surrogate pair: no character") from None
     except ValueError as error:  # an integer of thousands of digits
         raise _refused(f"the body is not usable JSON: {error}") from None
+    return value
 
 
 def _check_depth(text: str, most: int) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from gristmill.errors import DataError
+from gristmill.errors import ArtifactError, DataError
 
 from .decode import Finish, Piece, Task, decode
 from .runtime import Runtime, Slot
@@ -34,15 +33,15 @@ def find_model(given: str | None) -> Path:
 
 
 def load_runtime(path: Path) -> Runtime:
-    """Load a GGUF with every check of the file. Raises DataError with the reader's reason."""
+    """Load a GGUF with every check of the file. Raises ArtifactError with the reader's reason."""
     from gristmill import _C
 
     try:
         model = _C.Model(str(path), True)
     except (ValueError, OSError, RuntimeError) as error:
-        raise DataError(f"cannot load {path}: {error}") from None
+        raise ArtifactError(f"cannot load {path}: {error}") from None
     if model.vocab_size <= 0 or not model.metadata.get("tokenizer.ggml.model"):
-        raise DataError(f"{path} has no tokenizer: export it again with `gristmill deploy`")
+        raise ArtifactError(f"{path} has no tokenizer: export it again with `gristmill deploy`")
     return Runtime(model, lambda n_ctx: _C.Session(model, n_ctx), _C.sample)
 
 
@@ -59,23 +58,17 @@ def choose_context(runtime: Runtime, given: int | None, most: int = 4096) -> int
     return given
 
 
-def json_key(metadata: Mapping[str, Any], key: str) -> Any:
-    """A JSON value stored under a string key of GGUF metadata, or None where it is absent."""
-    value = metadata.get(key)
-    return None if value is None else json.loads(str(value))
-
-
 def selftest_vectors(metadata: Mapping[str, Any]) -> list[tuple[str, list[int]]]:
     """The (prompt, greedy ids) pairs stored in the file; empty where there are none.
 
-    Raises DataError where the two arrays do not belong together.
+    Raises ArtifactError where the two arrays do not belong together.
     """
     prompts = metadata.get("gristmill.selftest.prompts")
     answers = metadata.get("gristmill.selftest.ids")
     if prompts is None and answers is None:
         return []
     if not (_is_array(prompts) and _is_array(answers)) or len(prompts) != len(answers):
-        raise DataError("the model's self-test vectors are damaged: deploy it again")
+        raise ArtifactError("the model's self-test vectors are damaged: deploy it again")
     return [(str(p), _ids(a)) for p, a in zip(prompts, answers, strict=True)]
 
 
@@ -84,17 +77,19 @@ def _is_array(value: Any) -> TypeGuard[Sequence[Any]]:
 
 
 def _ids(value: Any) -> list[int]:
+    if isinstance(value, str):  # GGUF has no arrays of arrays: "1 2 3" or "[1, 2, 3]"
+        value = value.strip("[] ").replace(",", " ").split()
     try:
-        return [int(i) for i in (json.loads(value) if isinstance(value, str) else value)]
+        return [int(i) for i in value]
     except (TypeError, ValueError):
-        raise DataError(f"a self-test answer is no list of ids: {str(value)[:80]}") from None
+        raise ArtifactError(f"a self-test answer is no list of ids: {str(value)[:80]}") from None
 
 
 def selftest(runtime: Runtime, n_ctx: int) -> int:
     """Generate the stored prompts greedily and compare with the stored ids.
 
-    Returns the number of vectors compared: those that fit `n_ctx`. Raises DataError on a
-    difference: a model that does not say what it said when it was deployed is not served.
+    Returns the number of vectors compared: those that fit `n_ctx`. Raises ArtifactError
+    on a difference: a model that does not say what it said when it was deployed is not served.
     """
     vectors = selftest_vectors(runtime.model.metadata)
     if not vectors:
@@ -112,7 +107,7 @@ def selftest(runtime: Runtime, n_ctx: int) -> int:
             if isinstance(event, Piece):
                 got.extend(event.ids)
             elif isinstance(event, Finish) and got != expected:
-                raise DataError(_difference(number, prompt, expected, got))
+                raise ArtifactError(_difference(number, prompt, expected, got))
     return compared
 
 

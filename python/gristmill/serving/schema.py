@@ -10,7 +10,7 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0, le=1 << 31)]
+Count = Annotated[int, Field(ge=0, lt=1 << 31)]
 Seed = Annotated[int, Field(ge=-1, lt=1 << 63)]  # -1: choose one, as llama.cpp's clients say
 
 
@@ -63,7 +63,7 @@ class InfillBody(BaseModel):
     input_suffix: str | None = None
     input_extra: list[ExtraChunk] | None = None
     prompt: str | None = None
-    n_predict: Annotated[int, Field(ge=-2, le=1 << 31)] | None = None
+    n_predict: Annotated[int, Field(ge=-2, lt=1 << 31)] | None = None
     n_indent: Count | None = None
     t_max_predict_ms: Number | None = None
     temperature: Temperature | None = None

@@ -143,7 +143,7 @@ class Run:
         self._unsent += _weight(event)
         if self._unsent > self._service.limits["unsent_bytes"]:
             self.close()  # whoever does not read does not keep a slot
-            self._queue.put_nowait((index, Failure("the answer was not read fast enough", True)))
+            self._queue.put_nowait((index, Failure("request_timeout", "the answer was not read")))
 
     def _observe(self, index: int, event: Piece | Finish) -> None:
         if isinstance(event, Finish):
@@ -167,6 +167,6 @@ def _weight(event: Piece | Finish | Failure) -> int:
 
 
 def _failed(failure: Failure) -> ApiError:
-    if failure.timeout:
-        return ApiError(503, "request_timeout", failure.message)
-    return ApiError(500, "generation_failed", f"generation failed: {failure.message}")
+    status = 500 if failure.code == "generation_failed" else 503
+    retry = 5 if failure.code == "unavailable" else None
+    return ApiError(status, failure.code, failure.message, retry_seconds=retry)
