@@ -19,6 +19,14 @@ double exp_nonpositive(double x) {
   return std::ldexp(sum, static_cast<int>(k));
 }
 
+constexpr uint64_t kSamplingStream = 0x73616d706c65;  // "sample"
+
+double uniform(uint64_t seed, int64_t position) {  // 53 bits in [0, 1)
+  const Philox4 words = philox(seed, kSamplingStream, static_cast<uint64_t>(position));
+  const uint64_t bits = uint64_t{words.x[0]} << 21 ^ words.x[1] >> 11;
+  return static_cast<double>(bits) * 0x1p-53;
+}
+
 bool more_probable(const Candidate& a, const Candidate& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
 }

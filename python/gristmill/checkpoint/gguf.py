@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gristmill.errors import DataError
+from gristmill.artifacts import fsync_folder, storage_errors
+from gristmill.errors import DataError, MissingExtraError
 
 DTYPES = ("f32", "bf16")
 HEADER_KEY = "gristmill.digest.header"
@@ -60,7 +61,7 @@ def write_gguf(
 
     dtype: of the matrices, 'f32' or 'bf16' (rounded to nearest even); norms stay f32. extra: further
     metadata, strings or lists of strings. The file appears whole or not at all. Raises DataError where
-    the folder is no model that GGUF's `llama` can express, or where the file cannot be written.
+    the folder is no model that GGUF's `llama` can express, StorageError where writing fails.
     """
     if dtype not in DTYPES:
         raise DataError(f"GGUF dtype {dtype!r} given, allowed: {', '.join(DTYPES)}")
@@ -70,12 +71,11 @@ def write_gguf(
     tensors = _gguf_tensors(_read_safetensors(folder / "model.safetensors"), config)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        _write(temporary, config, vocabulary, tensors, dtype, extra or {})
-        _seal(temporary)
-        temporary.replace(path)
-        _sync(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+        with storage_errors(path):
+            _write(temporary, config, vocabulary, tensors, dtype, extra or {})
+            _seal(temporary)
+            temporary.replace(path)
+            fsync_folder(path.parent)
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
@@ -107,6 +107,14 @@ def permute(weight: npt.NDArray[Any], heads: int) -> npt.NDArray[Any]:
     head_dim = weight.shape[0] // heads
     split = weight.reshape(heads, 2, head_dim // 2, *weight.shape[1:])
     return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(weight.shape)
+
+
+def _gguf_package() -> Any:
+    try:
+        import gguf
+    except ImportError as error:
+        raise MissingExtraError("writing GGUF needs the gguf package: pip install 'gristmill[run]'") from error
+    return gguf
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -210,8 +218,7 @@ def _write(
     dtype: str,
     extra: Mapping[str, str | Sequence[str]],
 ) -> None:
-    import gguf
-
+    gguf = _gguf_package()
     stored: dict[str, npt.NDArray[Any]] = {}
     for name, tensor in tensors.items():
         as_bf16 = dtype == "bf16" and tensor.ndim > 1
@@ -239,8 +246,7 @@ def _write(
 
 
 def _add_config(writer: Any, config: Mapping[str, Any], dtype: str) -> None:
-    import gguf
-
+    gguf = _gguf_package()
     heads, width = int(config["num_attention_heads"]), int(config["hidden_size"])
     head_dim = int(config.get("head_dim") or width // heads)
     kind = gguf.LlamaFileType.ALL_F32 if dtype == "f32" else gguf.LlamaFileType.MOSTLY_BF16
@@ -294,9 +300,7 @@ def _add_extra(writer: Any, key: str, value: str | Sequence[str]) -> None:
 
 def _seal(path: Path) -> None:
     """Put the digest of the metadata in its place: sha256 up to the tensor data, its own digits as '0'."""
-    import gguf
-
-    reader = gguf.GGUFReader(path)
+    reader = _gguf_package().GGUFReader(path)
     field = reader.fields[HEADER_KEY]
     data_start = int(reader.data_offset)
     at = int(field.offset) + 8 + len(HEADER_KEY) + 4 + 8
@@ -310,10 +314,3 @@ def _seal(path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
 
-
-def _sync(path: Path, flags: int) -> None:
-    handle = os.open(path, flags)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,0 +1,12 @@
+// cos and sin of every rotation a model can use: angle = position * theta^(-2i/D) (Su et al. 2021, RoFormer).
+// Training engine and runtime take the table from here, so that their bits agree.
+#pragma once
+#include <cstdint>
+
+namespace gristmill::runtime {
+
+// Fills cos and sin, each (positions, D/2) f32. Computed in double by +, -, *, / alone: libm's last bit differs between
+// systems.
+void rope_table(float theta, int64_t D, int64_t positions, float* cos, float* sin);
+
+}  // namespace gristmill::runtime
