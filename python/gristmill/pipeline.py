@@ -19,6 +19,7 @@ from gristmill.artifacts import (
     StageContext,
     describe_files,
     digest_of,
+    read_json,
     sha256_json,
     storage_error,
     write_json,
@@ -63,7 +64,7 @@ STAGES: tuple[Stage, ...] = (
     _stage(8, "validate"),
     _stage(9, "save"),
     _stage(10, "evaluate", "test"),
-    _stage(11, "deploy"),
+    _stage(11, "deploy", reads=("project.name",)),
 )
 
 
@@ -174,7 +175,6 @@ class Pipeline:
         for dotted in stage.reads:
             section, _, key = dotted.partition(".")
             part[dotted] = self.sections[section][key] if key else self.sections[section]
-        part["name"] = self.sections["project"]["name"]
         return part
 
     def _fingerprint(self, stage: Stage) -> Any:
@@ -286,19 +286,20 @@ class Pipeline:
             "name": self.config.project.name,
             "digest": self.digest(),
             "config": self.sections,
-            "stages": {
-                done.stage.folder: {
-                    "key": done.manifest["key"],
-                    "digest": done.manifest["digest"],
-                    "passed": all(gate.passed for gate in done.gates),
-                }
-                for done in self.done
-            },
+        }
+        stages = {
+            done.stage.folder: {
+                "key": done.manifest["key"],
+                "digest": done.manifest["digest"],
+                "passed": all(gate.passed for gate in done.gates),
+            }
+            for done in self.done
         }
         path = folder / "run.json"
         old = _read_stages(path)
-        if not set(record["stages"]) <= set(old) or old != {**old, **record["stages"]}:
-            write_json(path, {**record, "stages": {**old, **record["stages"]}})
+        merged = {**old, **stages}
+        if merged != old:
+            write_json(path, {**record, "stages": merged})
         return folder
 
 
@@ -324,8 +325,6 @@ class _View:
 
 
 def _read_stages(path: Path) -> dict[str, Any]:
-    from gristmill.artifacts import read_json
-
     return dict(read_json(path)["stages"]) if path.is_file() else {}
 
 
