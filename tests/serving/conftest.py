@@ -57,11 +57,12 @@ class Answer:
 class Server:
     """A running server process."""
 
-    def __init__(self, log: Path, *options: str) -> None:
+    def __init__(self, log: Path, *options: str, model: Path | None = None) -> None:
         self.port, self.log = free_port(), log
-        command = [sys.executable, str(HERE / "serving_fake_server.py"), "--port", str(self.port)]
+        fake = [str(HERE / "serving_fake_server.py")]
+        verb = fake if model is None else ["-m", "gristmill", "serve", str(model)]
         self.process = subprocess.Popen(
-            [*command, "--log-file", str(log), *options],
+            [sys.executable, *verb, "--port", str(self.port), "--log-file", str(log), *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
