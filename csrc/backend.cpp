@@ -1,0 +1,194 @@
+#include "backend.h"
+
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
+
+#include "core/memory.h"
+#include "core/parallel.h"
+
+namespace gristmill {
+
+#define GM_TABLE(isa) \
+  namespace isa {     \
+  extern const Kernels kTable; \
+  }
+GM_TABLE(scalar)
+#if defined(__x86_64__)
+GM_TABLE(avx2)
+GM_TABLE(avx512)
+GM_TABLE(avx512bf16)
+#elif defined(__aarch64__)
+GM_TABLE(neon)
+#endif
+
+namespace {
+
+struct Candidate {
+  const Kernels* table;
+  bool usable;
+  const char* reason;
+};
+
+const Candidate* candidates(int* n) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  static bool has512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+  static const Candidate list[] = {
+      {&avx512bf16::kTable, has512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni"),
+       "the processor has avx512f/bw/vl/dq, avx512_bf16 and avx512_vnni"},
+      {&avx512::kTable, has512, "the processor has avx512f/bw/vl/dq but not avx512_bf16 and avx512_vnni"},
+      {&avx2::kTable, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), "the processor has avx2 and fma"},
+      {&scalar::kTable, true, "the processor has neither avx2 nor avx512"},
+  };
+#elif defined(__aarch64__)
+  static const Candidate list[] = {{&neon::kTable, true, "every aarch64 processor has NEON"},
+                                   {&scalar::kTable, true, "asked for"}};
+#else
+  static const Candidate list[] = {{&scalar::kTable, true, "no vector table for this architecture"}};
+#endif
+  *n = static_cast<int>(sizeof list / sizeof *list);
+  return list;
+}
+
+const Candidate* usable(int wanted, int* total) {
+  int n, k = 0;
+  const Candidate *list = candidates(&n), *found = nullptr;
+  for (int i = 0; i < n; ++i)
+    if (list[i].usable && k++ == wanted) found = &list[i];
+  if (total) *total = k;
+  return found;
+}
+
+Kernels active;
+const Kernels* base = nullptr;
+const char* reason = "";
+
+void choose() {
+  if (base) return;
+  const Candidate* best = usable(0, nullptr);
+  base = best->table;
+  reason = best->reason;
+  active = *base;
+  const char* asked = getenv("GRISTMILL_ISA");
+  if (asked && *asked) reason = table_select(asked) ? "GRISTMILL_ISA asks for it" : "GRISTMILL_ISA names no table usable here";
+}
+
+struct Entry {
+  const char *name, *contains;
+  size_t offset;
+};
+
+#define GM_ROW(entry, FIELDS, Args, contains) {#entry, contains, offsetof(Kernels, entry)},
+const Entry entries[] = {GM_OPS(GM_ROW)};
+
+#define GM_ONE(type, name, meaning) {nullptr, #name, #type, meaning, static_cast<int64_t>(offsetof(GM_CURRENT, name)), sizeof(type)},
+struct Fields {
+  const char* entry;
+  const FieldInfo* list;
+  int count;
+};
+
+#define GM_LIST(entry, FIELDS, Args, contains)         \
+  namespace fields_##entry {                           \
+    using GM_CURRENT = Args;                           \
+    const FieldInfo list[] = {GM_##FIELDS(GM_ONE)};    \
+  }
+GM_OPS(GM_LIST)
+#define GM_INDEX(entry, FIELDS, Args, contains) \
+  {#entry, fields_##entry::list, static_cast<int>(sizeof fields_##entry::list / sizeof(FieldInfo))},
+const Fields all_fields[] = {GM_OPS(GM_INDEX)};
+
+void** slot(Kernels* k, size_t offset) { return reinterpret_cast<void**>(reinterpret_cast<char*>(k) + offset); }
+
+uint64_t hash(uint64_t h, const char* s) {
+  for (; *s; ++s) h = (h ^ static_cast<unsigned char>(*s)) * 1099511628211ull;
+  return h;
+}
+
+}  // namespace
+
+const Kernels* kernels() {
+  choose();
+  return &active;
+}
+const char* table_reason() {
+  choose();
+  return reason;
+}
+int table_count() {
+  int n;
+  usable(0, &n);
+  return n;
+}
+const char* table_name(int i) { return usable(i, nullptr)->table->name; }
+
+bool table_select(const char* name) {
+  for (int i = 0, n = table_count(); i < n; ++i) {
+    const Candidate* c = usable(i, nullptr);
+    if (strcmp(c->table->name, name) != 0) continue;
+    base = c->table;
+    active = *base;
+    reason = "selected by the program";
+    return true;
+  }
+  return false;
+}
+
+bool table_swap(const char* entry, void* fn) {
+  choose();
+  for (const Entry& e : entries) {
+    if (strcmp(e.name, entry) != 0) continue;
+    *slot(&active, e.offset) = fn ? fn : *slot(const_cast<Kernels*>(base), e.offset);
+    return true;
+  }
+  return false;
+}
+
+uint64_t kernel_abi() {
+  uint64_t h = 14695981039346656037ull;
+  for (const Fields& f : all_fields) {
+    h = hash(h, f.entry);
+    for (int i = 0; i < f.count; ++i) h = hash(hash(h, f.list[i].type), f.list[i].name);
+  }
+  return h ^ sizeof(View) ^ (sizeof(Context) << 8);
+}
+
+bool make_context(Context* ctx, int64_t bytes) {
+  void* workspace = bytes > 0 ? arena_workspace(bytes) : nullptr;
+  *ctx = {pool_threads(), pool_parallel_for, workspace, bytes, nullptr};
+  return bytes <= 0 || workspace;
+}
+
+int field_count() {
+  int n = 0;
+  for (const Fields& f : all_fields) n += f.count;
+  return n;
+}
+
+FieldInfo field(int i) {
+  for (const Fields& f : all_fields) {
+    if (i < f.count) {
+      FieldInfo info = f.list[i];
+      info.entry = f.entry;
+      return info;
+    }
+    i -= f.count;
+  }
+  return {};
+}
+
+int entry_count() { return static_cast<int>(sizeof entries / sizeof *entries); }
+const char* entry_name(int i) { return entries[i].name; }
+const char* entry_contains(int i) { return entries[i].contains; }
+bool entry_replaced(int i) {
+  choose();
+  return *slot(&active, entries[i].offset) != *slot(const_cast<Kernels*>(base), entries[i].offset);
+}
+bool entry_present(int i) {
+  choose();
+  return *slot(&active, entries[i].offset) != nullptr;
+}
+
+}  // namespace gristmill

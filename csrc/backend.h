@@ -1,0 +1,31 @@
+// Chooses the table of kernels once, by instruction set, and lets one entry be replaced by name.
+#pragma once
+#include "kernels.h"
+
+namespace gristmill {
+
+// The table in use, with any replaced entries. Never null; the pointer stays the same.
+const Kernels* kernels();
+const char* table_reason();                  // why this table was chosen
+int table_count();                           // tables this machine can run, best first
+const char* table_name(int i);
+bool table_select(const char* name);         // false: no such table here
+bool table_swap(const char* entry, void* fn);  // null restores the table's own; false: no such entry
+uint64_t kernel_abi();                       // hash of every field list of kernels.h
+
+// A context for calls from this thread, with at least `bytes` of workspace; false when memory ran out.
+bool make_context(Context* ctx, int64_t bytes);
+
+struct FieldInfo {
+  const char *entry, *name, *type, *meaning;
+  int64_t offset, size;
+};
+int field_count();
+FieldInfo field(int i);
+int entry_count();
+const char* entry_name(int i);
+const char* entry_contains(int i);
+bool entry_replaced(int i);
+bool entry_present(int i);
+
+}  // namespace gristmill

@@ -1,0 +1,127 @@
+// exp, log, tanh, sigmoid, sin and cos as fma polynomials: the same bits on every table, within 2-3 ulp of libm.
+// Range reduction as in Cody and Waite, "Software Manual for the Elementary Functions", 1980; coefficients are
+// Taylor and minimax series on the reduced ranges.
+#pragma once
+#include "core/simd.h"
+
+namespace gristmill::GM_ISA {
+
+inline vf vround(vf x) {  // to nearest even, |x| < 2^22
+  vf magic = vset(12582912.0f);
+  return (x + magic) - magic;
+}
+
+// 2^n for integral n in [-126, 127], built from its bits.
+inline vf vpow2i(vf n) {
+  float f[W];
+  vstore(f, n);
+  for (int i = 0; i < W; ++i) {
+    uint32_t u = static_cast<uint32_t>(static_cast<int32_t>(f[i]) + 127) << 23;
+    std::memcpy(&f[i], &u, 4);
+  }
+  return vload(f);
+}
+
+inline vf vexp(vf x) {
+  // The clamps keep n in range; their operand order lets NaN through.
+  x = vmin(vset(89.0f), vmax(vset(-104.5f), x));
+  vf n = vround(x * vset(1.44269504f));
+  vf r = vfma(n, vset(-0.693359375f), x);
+  r = vfma(n, vset(2.12194440e-4f), r);
+  vf p = vset(1.9875691500e-4f);
+  p = vfma(p, r, vset(1.3981999507e-3f));
+  p = vfma(p, r, vset(8.3334519073e-3f));
+  p = vfma(p, r, vset(4.1665795894e-2f));
+  p = vfma(p, r, vset(1.6666665459e-1f));
+  p = vfma(p, r, vset(5.0000001201e-1f));
+  p = vfma(p, r * r, r) + vset(1.0f);
+  vf half = vround(n * vset(0.5f));  // two factors reach infinity and the denormals without leaving float32
+  vf safe = vselect_gt(vset(1000.0f), half, half, vzero()), rest = n - half;
+  rest = vselect_gt(vset(1000.0f), rest, rest, vzero());
+  return p * vpow2i(safe) * vpow2i(rest);
+}
+
+// Natural logarithm of x > 0; -inf at 0, NaN below.
+inline vf vlog(vf x) {
+  float f[W], e[W];
+  vstore(f, x);
+  for (int i = 0; i < W; ++i) {
+    float denormal = f[i] < 1.17549435e-38f ? 1.0f : 0.0f;
+    float scaled = denormal > 0.0f ? f[i] * 8388608.0f : f[i];
+    uint32_t u;
+    std::memcpy(&u, &scaled, 4);
+    // mantissa in [sqrt(1/2), sqrt(2))
+    uint32_t shifted = u - 0x3f3504f3u;
+    int32_t exponent = static_cast<int32_t>(shifted) >> 23;
+    u = (shifted & 0x007fffffu) + 0x3f3504f3u;
+    std::memcpy(&f[i], &u, 4);
+    e[i] = static_cast<float>(exponent) - denormal * 23.0f;
+  }
+  vf m = vload(f) - vset(1.0f), n = vload(e), z = m * m;
+  vf p = vset(7.0376836292e-2f);
+  p = vfma(p, m, vset(-1.1514610310e-1f));
+  p = vfma(p, m, vset(1.1676998740e-1f));
+  p = vfma(p, m, vset(-1.2420140846e-1f));
+  p = vfma(p, m, vset(1.4249322787e-1f));
+  p = vfma(p, m, vset(-1.6668057665e-1f));
+  p = vfma(p, m, vset(2.0000714765e-1f));
+  p = vfma(p, m, vset(-2.4999993993e-1f));
+  p = vfma(p, m, vset(3.3333331174e-1f));
+  vf y = p * m * z;
+  y = vfma(n, vset(-2.12194440e-4f), y);
+  y = vfma(z, vset(-0.5f), y);
+  y = vfma(n, vset(0.693359375f), m + y);
+  float out[W], in[W];
+  vstore(out, y);
+  vstore(in, x);
+  for (int i = 0; i < W; ++i) {
+    if (!(in[i] > 0.0f)) out[i] = in[i] == 0.0f ? -INFINITY : NAN;
+    if (in[i] == INFINITY) out[i] = INFINITY;
+  }
+  return vload(out);
+}
+
+inline vf vsigmoid(vf x) { return vset(1.0f) / (vset(1.0f) + vexp(-x)); }
+
+// Near 0 a series, elsewhere 1 - 2 / (exp(2|x|) + 1) with the sign put back.
+inline vf vtanh(vf x) {
+  vf a = vabs(x), z = x * x;
+  vf p = vset(-5.70498872745e-3f);
+  p = vfma(p, z, vset(2.06390887954e-2f));
+  p = vfma(p, z, vset(-5.37397155531e-2f));
+  p = vfma(p, z, vset(1.33314422036e-1f));
+  p = vfma(p, z, vset(-3.33332819422e-1f));
+  vf small = vfma(p * z, x, x);
+  vf big = vset(1.0f) - vset(2.0f) / (vexp(a + a) + vset(1.0f));
+  big = vselect_gt(vzero(), x, -big, big);
+  return vselect_gt(vset(0.625f), a, small, big);
+}
+
+// sin(pi x) and cos(pi x) for |x| <= 2^20.
+inline void vsincospi(vf x, vf* s, vf* c) {
+  vf q = vround(x + x);                                   // quadrant
+  vf r = vfma(q, vset(-0.5f), x) * vset(3.14159265f);     // |r| <= pi/4
+  vf z = r * r;
+  vf ps = vset(-1.9515295891e-4f);
+  ps = vfma(ps, z, vset(8.3321608736e-3f));
+  ps = vfma(ps, z, vset(-1.6666654611e-1f));
+  vf sine = vfma(ps * z, r, r);
+  vf pc = vset(2.443315711809948e-5f);
+  pc = vfma(pc, z, vset(-1.388731625493765e-3f));
+  pc = vfma(pc, z, vset(4.166664568298827e-2f));
+  vf cosine = vfma(pc * z, z, vfma(z, vset(-0.5f), vset(1.0f)));
+  float qs[W], ss[W], cs[W], so[W], co[W];
+  vstore(qs, q);
+  vstore(ss, sine);
+  vstore(cs, cosine);
+  for (int i = 0; i < W; ++i) {
+    int32_t k = static_cast<int32_t>(qs[i]) & 3;
+    float sv = (k & 1) ? cs[i] : ss[i], cv = (k & 1) ? ss[i] : cs[i];
+    so[i] = (k & 2) ? -sv : sv;
+    co[i] = (k == 1 || k == 2) ? -cv : cv;
+  }
+  *s = vload(so);
+  *c = vload(co);
+}
+
+}  // namespace gristmill::GM_ISA

@@ -1,0 +1,151 @@
+#include "core/parallel.h"
+
+#include <pthread.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdlib>
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#endif
+
+namespace gristmill {
+namespace {
+
+constexpr int kMaxThreads = 256;
+constexpr int kSpins = 2000;  // some 20 microseconds: the gap between two kernels of a step
+
+struct Job {
+  void (*fn)(void*, int64_t);
+  void* arg;
+  int64_t n;
+};
+
+Job job;
+std::atomic<int64_t> next_index{0};
+// generation << 16 | open << 15 | workers inside. A worker may join only while the job is open, so the caller never waits
+// for one that is still asleep.
+std::atomic<uint64_t> state{0};
+std::atomic<uint32_t> wake{0};
+std::atomic<int> sleepers{0};
+std::atomic_flag busy = ATOMIC_FLAG_INIT;
+std::atomic<bool> stopping{false};
+pthread_t workers[kMaxThreads];
+int started = 0;
+std::atomic<int> wanted{0};
+thread_local bool inside_chunk = false;
+
+constexpr uint64_t kOpen = 1u << 15, kInside = kOpen - 1;
+
+void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+void futex(std::atomic<uint32_t>* word, int op, uint32_t value) {
+  syscall(SYS_futex, reinterpret_cast<uint32_t*>(word), op | FUTEX_PRIVATE_FLAG, value, nullptr, nullptr, 0);
+}
+
+void drain() {
+  inside_chunk = true;
+  for (int64_t i; (i = next_index.fetch_add(1, std::memory_order_relaxed)) < job.n;) job.fn(job.arg, i);
+  inside_chunk = false;
+}
+
+bool join() {
+  uint64_t s = state.load(std::memory_order_acquire);
+  while (s & kOpen)
+    if (state.compare_exchange_weak(s, s + 1, std::memory_order_acq_rel)) return true;
+  return false;
+}
+
+void* worker(void*) {
+  uint32_t seen = 0;
+  while (!stopping.load(std::memory_order_acquire)) {
+    if (join()) {
+      drain();
+      state.fetch_sub(1, std::memory_order_acq_rel);
+    }
+    seen = wake.load(std::memory_order_acquire);
+    if (state.load(std::memory_order_acquire) & kOpen && next_index.load(std::memory_order_relaxed) < job.n) continue;
+    for (int spin = 0; spin < kSpins && wake.load(std::memory_order_acquire) == seen; ++spin) relax();
+    if (wake.load(std::memory_order_acquire) != seen) continue;
+    sleepers.fetch_add(1);
+    if (wake.load() == seen && !stopping.load()) futex(&wake, FUTEX_WAIT, seen);
+    sleepers.fetch_sub(1);
+  }
+  return nullptr;
+}
+
+void stop_workers() {
+  stopping.store(true);
+  wake.fetch_add(1);
+  futex(&wake, FUTEX_WAKE, kMaxThreads);
+  for (int i = 0; i < started; ++i) pthread_join(workers[i], nullptr);
+  started = 0;
+  stopping.store(false);
+}
+
+// The child of a fork has no workers; the next call starts its own.
+void after_fork() {
+  started = 0;
+  sleepers.store(0);
+  state.store(0);
+  busy.clear();
+  inside_chunk = false;
+}
+
+int default_threads() {
+  if (const char* s = getenv("GRISTMILL_THREADS")) {
+    int n = atoi(s);
+    if (n >= 1) return n < kMaxThreads ? n : kMaxThreads;
+  }
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+#endif
+  return 1;
+}
+
+}  // namespace
+
+int32_t pool_threads() {
+  int n = wanted.load();
+  if (n == 0) wanted.store(n = default_threads());
+  return n;
+}
+
+void pool_set_threads(int32_t n) { wanted.store(n < 1 ? 1 : n > kMaxThreads ? kMaxThreads : n); }
+
+void pool_parallel_for(Context* ctx, int64_t n, void (*fn)(void*, int64_t), void* arg) {
+  if (n <= 1 || ctx->threads <= 1 || inside_chunk || busy.test_and_set(std::memory_order_acquire)) {
+    for (int64_t i = 0; i < n; ++i) fn(arg, i);
+    return;
+  }
+  static bool hooked = (pthread_atfork(nullptr, nullptr, after_fork), true);
+  (void)hooked;
+  int need = ctx->threads - 1;
+  if (need != started) {
+    if (started) stop_workers();
+    while (started < need && pthread_create(&workers[started], nullptr, worker, nullptr) == 0) ++started;
+  }
+  job = {fn, arg, n};
+  next_index.store(0, std::memory_order_relaxed);
+  state.fetch_add((uint64_t{1} << 16) | kOpen, std::memory_order_acq_rel);
+  wake.fetch_add(1);
+  if (sleepers.load() > 0) futex(&wake, FUTEX_WAKE, kMaxThreads);
+  drain();
+  state.fetch_and(~kOpen, std::memory_order_acq_rel);
+  for (int spin = 0; state.load(std::memory_order_acquire) & kInside; ++spin) {
+    relax();
+    if (spin > 20000) sched_yield();
+  }
+  busy.clear(std::memory_order_release);
+}
+
+}  // namespace gristmill
