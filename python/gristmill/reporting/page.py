@@ -1,0 +1,235 @@
+"""The page: every stage with what it does, why, your numbers, gates, plots, tables, hashes."""
+
+from __future__ import annotations
+
+import functools
+import html
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from gristmill.artifacts import MANIFEST, atomic_write, json_text, read_json
+from gristmill.reporting.plots import draw
+from gristmill.reporting.samples import sample_cards
+
+STAGES = (
+    "01_collect 02_clean 03_annotate 04_split 05_design 06_initialize "
+    "07_train 08_validate 09_save 10_test 11_deploy"
+).split()
+ROWS = 200  # of a table on the page; the artefact beside it has them all
+
+
+def write_report(run: Path) -> Path:
+    """Write report.html of a run folder from its stages' report.json; returns its path.
+
+    Raises ArtifactError for a missing manifest, StorageError where it cannot be written.
+    """
+    record = read_json(run / "run.json")
+    labels = sorted({*STAGES, *record["stages"]}) if _usual(record) else sorted(record["stages"])
+    present = [label for label in labels if (run / label / MANIFEST).is_file()]
+    manifests = {label: read_json(run / label / MANIFEST) for label in present}
+    sections = [_section_of(str((run / label).resolve()), label) for label in present]
+    style = (resources.files("gristmill.reporting") / "style.css").read_text("utf-8")
+    body = "\n".join(
+        [
+            _header(run.name, record, manifests),
+            _navigation(labels, manifests),
+            "<main>",
+            *sections,
+            _configuration(record["config"]),
+            "</main>",
+            _footer(manifests),
+        ]
+    )
+    page = _PAGE.format(title=html.escape(run.name), style=style, body=body)
+    atomic_write(run / "report.html", page.encode("utf-8", "replace"))
+    return run / "report.html"
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{title} · gristmill</title>
+<style>
+{style}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+
+
+def _usual(record: Mapping[str, Any]) -> bool:
+    return all(label in STAGES for label in record["stages"])
+
+
+def _header(name: str, record: Mapping[str, Any], manifests: Mapping[str, Any]) -> str:
+    seconds = sum(manifest["seconds"] for manifest in manifests.values())
+    first = next(iter(manifests.values()), None)
+    where = ""
+    if first:
+        machine = first["machine"]
+        where = (
+            f"{machine['processor']}, {machine['cores']} cores, "
+            f"{machine['memory_bytes'] / 2**30:.0f} GiB · begun {first['begun']}"
+        )
+    title = html.escape(record["name"])
+    return (
+        f"<header><h1>{title}</h1><p class=soft>run <code>{html.escape(name)}</code> · "
+        f"{len(manifests)} stages, {_duration(seconds)} of work<br>{html.escape(where)}</p></header>"
+    )
+
+
+def _navigation(labels: Sequence[str], manifests: Mapping[str, Any]) -> str:
+    links = []
+    for label in labels:
+        state = "todo"
+        if label in manifests:
+            state = "ok" if _passed(manifests[label]) else "failed"
+        links.append(
+            f'<a class={state} href="#{label}"><span class=dot></span>{html.escape(label[3:])}</a>'
+        )
+    return f"<header style='padding-top:0'><nav>{''.join(links)}</nav></header>"
+
+
+def _passed(manifest: Mapping[str, Any]) -> bool:
+    return all(gate["passed"] for gate in manifest["gates"])
+
+
+@functools.lru_cache(maxsize=64)
+def _section_of(folder: str, label: str) -> str:
+    """Return the section of one finished stage; a finished stage never changes, so it is kept."""
+    path = Path(folder)
+    manifest, report = read_json(path / MANIFEST), read_json(path / "report.json")
+    passed = _passed(manifest)
+    verdict = "passed" if passed else "did not pass (recorded)"
+    parts = [
+        f'<section id="{label}"><div class=head><span class=step>{label[:2]}</span>'
+        f"<h2>{html.escape(label[3:])}</h2><span class='verdict {'ok' if passed else 'failed'}'>"
+        f"<span class=dot></span>{verdict} · {_duration(manifest['seconds'])}</span></div>",
+        f"<p class=summary>{html.escape(str(report['summary']))}</p>",
+        _what_and_why(report),
+        _tiles(report.get("numbers", {})),
+        _gates(report["gates"]),
+        _plots(report.get("plots", [])),
+        *(_table(table) for table in report.get("tables", [])),
+        sample_cards(path),
+        _origin(manifest),
+        "</section>",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _what_and_why(report: Mapping[str, Any]) -> str:
+    rows = [
+        f"<dt>{name}</dt><dd>{html.escape(str(report[name]))}</dd>"
+        for name in ("what", "why")
+        if report.get(name)
+    ]
+    return f"<dl class=why>{''.join(rows)}</dl>" if rows else ""
+
+
+def _tiles(numbers: Mapping[str, Any]) -> str:
+    tiles = [
+        f"<div class=tile><b>{html.escape(show(value))}</b><span>{html.escape(label)}</span></div>"
+        for label, value in numbers.items()
+    ]
+    return f"<div class=tiles>{''.join(tiles)}</div>" if tiles else ""
+
+
+def _gates(gates: Sequence[Mapping[str, Any]]) -> str:
+    rows = [
+        [
+            gate["name"],
+            gate["value"],
+            gate["bar"],
+            "passed" if gate["passed"] else "FAILED",
+            gate["file"],
+        ]
+        for gate in gates
+    ]
+    columns = ["gate", "value", "bar", "verdict", "file"]
+    return _table({"title": "Gates", "columns": columns, "rows": rows}) if rows else ""
+
+
+def _plots(plots: Sequence[Mapping[str, Any]]) -> str:
+    figures = [
+        f"<figure><figcaption>{html.escape(str(plot.get('title', '')))}</figcaption>"
+        f"{draw(plot)}</figure>"
+        for plot in plots
+    ]
+    return f"<div class=plots>{''.join(figures)}</div>" if figures else ""
+
+
+def _table(table: Mapping[str, Any]) -> str:
+    rows = list(table["rows"])
+    head = "".join(f"<th>{html.escape(str(column))}</th>" for column in table["columns"])
+    body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows[:ROWS])
+    title = html.escape(str(table.get("title", "")))
+    more = f"<p class=soft>{len(rows) - ROWS} further rows</p>" if len(rows) > ROWS else ""
+    shown = f"<div class=scroll><table><tr>{head}</tr>{body}</table></div>{more}"
+    if len(rows) > 15:
+        return f"<details><summary>{title} ({len(rows)} rows)</summary>{shown}</details>"
+    return f"<h3>{title}</h3>{shown}"
+
+
+def _cell(value: Any) -> str:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    kind = " class=number" if number else ""
+    return f"<td{kind}>{html.escape(show(value))}</td>"
+
+
+def show(value: Any) -> str:
+    """Return a value as people read it: 1,234,567 and 0.01235; None as a dash."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(show(item) for item in value)
+    return str(value)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def _origin(manifest: Mapping[str, Any]) -> str:
+    energy = manifest["energy"]
+    joules = energy["joules"]
+    spent = f"{joules / 3600:.2f} Wh" if joules is not None else f"energy unknown: {energy['why']}"
+    files = [
+        [name, entry["bytes"], entry["sha256"]] for name, entry in manifest["outputs"].items()
+    ]
+    table = _table({"title": "Files", "columns": ["file", "bytes", "sha256"], "rows": files[:ROWS]})
+    return (
+        f"<details><summary>{len(files)} files</summary>{table}</details>"
+        f"<p class=hash>key {manifest['key']} · outputs {manifest['digest']} · "
+        f"{html.escape(manifest['code'])} · {html.escape(spent)}</p>"
+    )
+
+
+def _configuration(config: Mapping[str, Any]) -> str:
+    return (
+        '<section id="config"><div class=head><h2>Configuration</h2></div>'
+        "<p class=soft>Every key with its value, defaults written out.</p>"
+        f"<details><summary>show</summary><pre>{html.escape(json_text(config))}</pre></details>"
+        "</section>"
+    )
+
+
+def _footer(manifests: Mapping[str, Any]) -> str:
+    digests = [manifest["digest"] for manifest in manifests.values()]
+    last = f"last digest <code>{digests[-1]}</code>" if digests else "no stage is done"
+    return f"<footer>Written by gristmill from the artefacts of this run; {last}.</footer>"
