@@ -287,9 +287,7 @@ VERBS: dict[str, Verb] = {
     "run": Verb("all stages: what is done is skipped", _run_arguments, _run),
     "init": Verb("write a recipe as a commented file", _init_arguments, _init),
     "plan": Verb("what a run would do and cost", _config_arguments, _plan),
-    **{
-        name: Verb(text, _stage_arguments, _stage_verb(name)) for name, text in STAGE_VERBS.items()
-    },
+    **{name: Verb(text, _stage_arguments, _stage_verb(name)) for name, text in STAGE_VERBS.items()},
     "report": Verb("write report.html of a run again", _report_arguments, _report),
     "generate": Verb("complete a text with a deployed model", _generate_arguments, _generate),
     "serve": Verb("serve a deployed model over HTTP", _serve_arguments, _serve),

@@ -12,9 +12,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from gristmill.data.settings import AnnotateConfig, CleanConfig, CollectConfig, SplitConfig
 from pydantic import BaseModel, Field, ValidationError
 
-from gristmill.data.settings import AnnotateConfig, CleanConfig, CollectConfig, SplitConfig
 from gristmill.errors import ConfigError
 from gristmill.evaluation.settings import EvaluateConfig
 from gristmill.serving.settings import DeployConfig, ServeConfig

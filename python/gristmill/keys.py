@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.machinery
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from gristmill.artifacts import sha256_bytes, sha256_file, sha256_json
+from gristmill.artifacts import sha256_bytes, sha256_file
 
 PACKAGE = Path(__file__).parent
 NAME = "gristmill"
@@ -121,22 +123,14 @@ def engine_digest() -> dict[str, str]:
 
 
 def swapped_kernels() -> dict[str, str]:
-    """Return {op: digest} of the kernels that the lab put in place of the table's own."""
-    import sys
+    """Return {entry: digest} of the kernels that the lab put in place of the table's own.
 
-    lab = sys.modules.get(f"{NAME}.lab")
-    active = getattr(lab, "active", None)
-    return dict(active()) if callable(active) else {}
-
-
-def stage_key(
-    stage: str,
-    inputs: dict[str, str],
-    config: object,
-    seed: int,
-    sources: dict[str, str],
-    engine: dict[str, str],
-) -> str:
-    """Return the key of a stage: 16 hex digits over everything its output depends on."""
-    parts = [stage, inputs, config, seed, sources, engine]
-    return sha256_json(parts)[:16]
+    A kernel swapped in past the lab has no digest: its results are never reused.
+    """
+    extension = sys.modules.get(f"{NAME}._C")
+    if extension is None:
+        return {}
+    replaced = [entry["name"] for entry in extension.entries() if entry["replaced"]]
+    active = getattr(sys.modules.get(f"{NAME}.lab"), "active", None)
+    known: dict[str, str] = dict(active()) if callable(active) else {}
+    return {name: known.get(name, f"process {os.getpid()}") for name in replaced}

@@ -14,9 +14,9 @@ from gristmill.reporting.plots import draw
 from gristmill.reporting.samples import sample_cards
 
 STAGES = (
-    "01_collect 02_clean 03_annotate 04_split 05_design 06_initialize "
-    "07_train 08_validate 09_save 10_test 11_deploy"
-).split()
+    *("01_collect", "02_clean", "03_annotate", "04_split", "05_design", "06_initialize"),
+    *("07_train", "08_validate", "09_save", "10_test", "11_deploy"),
+)
 ROWS = 200  # of a table on the page; the artefact beside it has them all
 
 
@@ -81,7 +81,8 @@ def _header(name: str, record: Mapping[str, Any], manifests: Mapping[str, Any]) 
     title = html.escape(record["name"])
     return (
         f"<header><h1>{title}</h1><p class=soft>run <code>{html.escape(name)}</code> · "
-        f"{len(manifests)} stages, {_duration(seconds)} of work<br>{html.escape(where)}</p></header>"
+        f"{len(manifests)} stages, {_duration(seconds)} of work<br>"
+        f"{html.escape(where)}</p></header>"
     )
 
 
@@ -209,9 +210,7 @@ def _origin(manifest: Mapping[str, Any]) -> str:
     energy = manifest["energy"]
     joules = energy["joules"]
     spent = f"{joules / 3600:.2f} Wh" if joules is not None else f"energy unknown: {energy['why']}"
-    files = [
-        [name, entry["bytes"], entry["sha256"]] for name, entry in manifest["outputs"].items()
-    ]
+    files = [[name, entry["bytes"], entry["sha256"]] for name, entry in manifest["outputs"].items()]
     table = _table({"title": "Files", "columns": ["file", "bytes", "sha256"], "rows": files[:ROWS]})
     return (
         f"<details><summary>{len(files)} files</summary>{table}</details>"

@@ -29,7 +29,8 @@ def _card(sample: Mapping[str, Any]) -> str:
     state = "ok" if exact else "failed"
     head = (
         f"<div class={state}><span class=dot></span>{'exact' if exact else 'differs'} · "
-        f"{html.escape(str(sample['kind']))} · <code>{html.escape(str(sample['path']))}</code></div>"
+        f"{html.escape(str(sample['kind']))} · "
+        f"<code>{html.escape(str(sample['path']))}</code></div>"
     )
     before = "\n".join(str(sample["prefix"]).split("\n")[-LINES:])
     after = "\n".join(str(sample["suffix"]).split("\n")[:LINES])
