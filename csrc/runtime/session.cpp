@@ -79,7 +79,11 @@ int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 }  // namespace
 
 // The largest scratch of any call of this session: over rows 1 and T, over every matrix, over the longest attention.
-int64_t Session::workspace_bytes(const Model& model, const Kernels& k, int32_t threads, int64_t n_ctx) {
+int64_t Session::workspace_bytes(const Model& model, int64_t n_ctx) {
+  const Kernels& k = *kernels();
+  Context context;
+  make_context(&context, 0);
+  const int32_t threads = context.threads;
   const LlamaConfig& c = model.config();
   const int64_t C = c.hidden_size, F = c.intermediate_size, Q = c.n_heads * c.head_dim, G = c.n_kv_heads * c.head_dim;
   const int64_t shapes[][2] = {{c.vocab_size, C}, {Q, C}, {G, C}, {C, Q}, {F, C}, {C, F}};
@@ -103,26 +107,18 @@ int64_t Session::workspace_bytes(const Model& model, const Kernels& k, int32_t t
   return most;
 }
 
-int64_t Session::plan(const Model& model, const Kernels& kernels, int32_t threads, int64_t n_ctx) {
+int64_t Session::plan(const Model& model, int64_t n_ctx) {
   Buffers unused{};
-  return place(model.config(), n_ctx, workspace_bytes(model, kernels, threads, n_ctx), nullptr, &unused);
+  return place(model.config(), n_ctx, workspace_bytes(model, n_ctx), nullptr, &unused);
 }
 
-bool Session::init(const Model* model, const Kernels* kernels, Context* context, int64_t n_ctx, Error* error) {
+bool Session::init(const Model* model, int64_t n_ctx, Error* error) {
   const LlamaConfig& c = model->config();
   if (n_ctx < 1 || n_ctx > c.n_ctx)
     return fail(error, -1, "context of %lld tokens given, this model allows 1 to %lld", static_cast<long long>(n_ctx),
                 static_cast<long long>(c.n_ctx));
-  for (const void* entry : {reinterpret_cast<const void*>(kernels->matmul),
-                            reinterpret_cast<const void*>(kernels->attention_forward),
-                            reinterpret_cast<const void*>(kernels->rmsnorm_forward),
-                            reinterpret_cast<const void*>(kernels->swiglu_forward),
-                            reinterpret_cast<const void*>(kernels->rope),
-                            reinterpret_cast<const void*>(kernels->embedding_forward),
-                            reinterpret_cast<const void*>(kernels->elementwise)})
-    if (entry == nullptr) return fail(error, -1, "table %s has no kernel for every op of llama", kernels->name);
-  model_ = model, kernels_ = kernels, context_ = context, n_ctx_ = n_ctx;
-  workspace_bytes_ = workspace_bytes(*model, *kernels, context->threads, n_ctx);
+  model_ = model, n_ctx_ = n_ctx;
+  workspace_bytes_ = workspace_bytes(*model, n_ctx);
   block_bytes_ = place(c, n_ctx, workspace_bytes_, nullptr, &b_);
   void* p = mmap(nullptr, static_cast<size_t>(block_bytes_), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (p == MAP_FAILED)
@@ -141,6 +137,23 @@ bool Session::truncate(int64_t n, Error* error) {
   length_ = n;
   return true;
 }
+
+// The pool is shared, the scratch is the session's own unless table or threads have changed since init.
+template <class Args>
+bool Session::call(const char* name, Status (*op)(Context*, const Args*), int64_t (*workspace)(const Args*, int32_t),
+                   const Args& args, Error* error) {
+  if (op == nullptr) return fail(error, -1, "table %s has no kernel %s", kernels()->name, name);
+  Context context;
+  make_context(&context, 0);
+  const int64_t bytes = workspace == nullptr ? 0 : workspace(&args, context.threads);
+  if (bytes > workspace_bytes_ && !make_context(&context, bytes)) return fail(error, -1, "out of memory in %s", name);
+  if (bytes <= workspace_bytes_) context.workspace = b_.workspace, context.workspace_bytes = workspace_bytes_;
+  const Status status = op(&context, &args);
+  if (status == Status::ok) return true;
+  return fail(error, -1, "%s of table %s: %s", name, kernels()->name, status_name(status));
+}
+
+#define GM_RUN(entry, args, error) call(#entry, kernels()->entry, kernels()->entry##_workspace, args, error)
 
 bool Session::eval(const int32_t* ids, int64_t n, bool every, float* logits, Error* error) {
   const int64_t V = model_->config().vocab_size;
@@ -173,7 +186,7 @@ bool Session::chunk(const int32_t* ids, int64_t T, Error* error) {
   a.weight = model_->embedding;
   a.ids.data = const_cast<int32_t*>(ids), a.ids.dtype = DType::i32, a.ids.strides[0] = 1;
   a.rows = T, a.cols = c.hidden_size, a.V = c.vocab_size;
-  if (!call("embedding_forward", kernels_->embedding_forward, a, error)) return false;
+  if (!GM_RUN(embedding_forward, a, error)) return false;
   for (int64_t i = 0; i < c.n_layers; ++i) {
     const Layer& l = model_->layers()[i];
     if (!attention_block(l, i, T, error) || !mlp_block(l, T, error)) return false;
@@ -193,7 +206,7 @@ bool Session::attention_block(const Layer& l, int64_t layer, int64_t T, Error* e
                          rotate(keys + length_ * G, b_.k, T, c.n_kv_heads, error);
   if (!projected) return false;
   const AttentionForwardArgs a = attention_args(c, b_.attended, b_.q_rotated, keys, values, T, length_ + T);
-  return call("attention_forward", kernels_->attention_forward, a, error) &&
+  return GM_RUN(attention_forward, a, error) &&
          linear(b_.h, b_.attended, l.o, T, C, Q, error) && add(b_.x, b_.h, T * C, error);
 }
 
@@ -206,7 +219,7 @@ bool Session::mlp_block(const Layer& l, int64_t T, Error* error) {
   SwigluForwardArgs a{};
   a.out = matrix(b_.act, F), a.gate = matrix(b_.gate, F), a.up = matrix(b_.up, F);
   a.rows = T, a.cols = F;
-  return call("swiglu_forward", kernels_->swiglu_forward, a, error) && linear(b_.down, b_.act, l.down, T, C, F, error) &&
+  return GM_RUN(swiglu_forward, a, error) && linear(b_.down, b_.act, l.down, T, C, F, error) &&
          add(b_.x, b_.down, T * C, error);
 }
 
@@ -221,11 +234,11 @@ bool Session::norm(float* out, const float* x, const View& weight, int64_t rows,
   RmsnormForwardArgs a{};
   a.out = matrix(out, c.hidden_size), a.x = matrix(x, c.hidden_size), a.weight = weight;
   a.rows = rows, a.cols = c.hidden_size, a.eps = c.norm_eps;
-  return call("rmsnorm_forward", kernels_->rmsnorm_forward, a, error);
+  return GM_RUN(rmsnorm_forward, a, error);
 }
 
 bool Session::linear(float* out, const float* x, const View& weight, int64_t rows, int64_t N, int64_t K, Error* error) {
-  return call("matmul", kernels_->matmul, matmul_args(out, x, weight, rows, N, K), error);
+  return GM_RUN(matmul, matmul_args(out, x, weight, rows, N, K), error);
 }
 
 bool Session::rotate(float* out, const float* x, int64_t T, int64_t heads, Error* error) {
@@ -236,7 +249,7 @@ bool Session::rotate(float* out, const float* x, int64_t T, int64_t heads, Error
   a.start.data = &length_, a.start.dtype = DType::i64, a.start.strides[0] = 1;
   a.B = 1, a.T = T, a.H = heads, a.D = c.head_dim, a.positions = n_ctx_;
   a.interleaved = c.interleaved ? 1 : 0;
-  return call("rope", kernels_->rope, a, error);
+  return GM_RUN(rope, a, error);
 }
 
 bool Session::add(float* out, const float* x, int64_t n, Error* error) {
@@ -245,16 +258,7 @@ bool Session::add(float* out, const float* x, int64_t n, Error* error) {
   a.out.data = a.a.data = out, a.b.data = const_cast<float*>(x);
   a.n0 = a.n1 = a.n2 = 1, a.n3 = n;
   a.op = static_cast<int32_t>(Elementwise::add);
-  return call("elementwise", kernels_->elementwise, a, error);
-}
-
-template <class Args>
-bool Session::call(const char* name, Status (*op)(Context*, const Args*), const Args& args, Error* error) {
-  Context context = *context_;  // the pool is shared, the scratch is ours
-  context.workspace = b_.workspace, context.workspace_bytes = workspace_bytes_;
-  const Status status = op(&context, &args);
-  if (status == Status::ok) return true;
-  return fail(error, -1, "%s of table %s: %s", name, kernels_->name, status_name(status));
+  return GM_RUN(elementwise, a, error);
 }
 
 }  // namespace gristmill::runtime

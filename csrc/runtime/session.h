@@ -1,6 +1,7 @@
 // One text being read by a llama: the key-value cache, and the forward pass on the plain kernels of a table, op for op
 // as the training engine runs it. So f32 logits equal the engine's byte for byte, in prefill and in decode.
 #pragma once
+#include "../backend.h"
 #include "model.h"
 
 namespace gristmill::runtime {
@@ -14,10 +15,9 @@ class Session {
   Session& operator=(const Session&) = delete;
   ~Session();
 
-  // Model, table and context must outlive the session. All memory is taken here.
-  [[nodiscard]] bool init(const Model* model, const Kernels* kernels, Context* context, int64_t n_ctx, Error* error);
-  // Bytes that init takes.
-  static int64_t plan(const Model& model, const Kernels& kernels, int32_t threads, int64_t n_ctx);
+  // The model must outlive the session. All memory is taken here, for the table and the threads of this moment.
+  [[nodiscard]] bool init(const Model* model, int64_t n_ctx, Error* error);
+  static int64_t plan(const Model& model, int64_t n_ctx);  // bytes that init takes
 
   // Appends n ids. logits (V) of the last one, or with every = true (n, V) of each.
   [[nodiscard]] bool eval(const int32_t* ids, int64_t n, bool every, float* logits, Error* error);
@@ -37,7 +37,7 @@ class Session {
     uint8_t* workspace;
   };
   static int64_t place(const LlamaConfig& c, int64_t n_ctx, int64_t workspace, uint8_t* base, Buffers* b);
-  static int64_t workspace_bytes(const Model& model, const Kernels& k, int32_t threads, int64_t n_ctx);
+  static int64_t workspace_bytes(const Model& model, int64_t n_ctx);
   bool chunk(const int32_t* ids, int64_t T, Error* error);
   bool attention_block(const Layer& l, int64_t layer, int64_t T, Error* error);
   bool mlp_block(const Layer& l, int64_t T, Error* error);
@@ -47,11 +47,10 @@ class Session {
   bool rotate(float* out, const float* x, int64_t T, int64_t heads, Error* error);
   bool add(float* out, const float* x, int64_t n, Error* error);
   template <class Args>
-  bool call(const char* name, Status (*op)(Context*, const Args*), const Args& args, Error* error);
+  bool call(const char* name, Status (*op)(Context*, const Args*), int64_t (*workspace)(const Args*, int32_t),
+            const Args& args, Error* error);
 
   const Model* model_ = nullptr;
-  const Kernels* kernels_ = nullptr;
-  Context* context_ = nullptr;
   int64_t n_ctx_ = 0, length_ = 0, workspace_bytes_ = 0;
   uint8_t* block_ = nullptr;
   int64_t block_bytes_ = 0;

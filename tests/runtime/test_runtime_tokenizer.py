@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from .tiny import SPECIALS, train_tokenizer, write_model
+from tiny import SPECIALS, train_tokenizer, write_model
 
 _C = pytest.importorskip("gristmill._C")
 pytest.importorskip("gguf")

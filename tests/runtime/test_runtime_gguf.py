@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from . import raw_gguf as raw
-from .raw_gguf import RawFile, RawTensor, array, scalar, string, text
-from .tiny import Shape, write_model
+import raw_gguf as raw
+from raw_gguf import RawFile, RawTensor, array, scalar, string, text
+from tiny import Shape, write_model
 
 _C = pytest.importorskip("gristmill._C")
 pytest.importorskip("gguf")

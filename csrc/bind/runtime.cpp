@@ -1,0 +1,237 @@
+// The runtime in Python: Model, Session, sample. Everything that takes time releases the GIL.
+#include <pybind11/numpy.h>
+
+#include <mutex>
+
+#include "bind/array.h"
+#include "runtime/rope_table.h"
+#include "runtime/sampler.h"
+#include "runtime/session.h"
+
+namespace gristmill {
+
+namespace {
+
+using Logits = py::array_t<float, py::array::c_style>;
+
+[[noreturn]] void raise(const runtime::Error& error) { throw py::value_error(error.text); }
+
+struct Model {
+  runtime::Model model;
+  py::object metadata = py::none();        // made on first use
+  std::vector<std::shared_ptr<void>> keep;  // memory of live tensors
+  std::string digest;
+};
+
+struct Session {
+  std::shared_ptr<Model> model;
+  runtime::Session session;
+  std::mutex one_at_a_time;
+};
+
+py::str text(runtime::Str s) {  // a damaged file may hold any bytes
+  PyObject* p = PyUnicode_DecodeUTF8(s.data, static_cast<py::ssize_t>(s.size), "replace");
+  if (p == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::str>(p);
+}
+
+py::object number(const runtime::Gguf& file, const runtime::Value& v, int64_t i) {
+  int64_t n = 0;
+  double x = 0.0;
+  const bool whole = file.as_int(v, i, &n);
+  if (v.type == runtime::ValueType::boolean) return py::bool_(n != 0);
+  if (whole) return py::int_(n);
+  if (v.type == runtime::ValueType::u64) return py::int_(static_cast<uint64_t>(n));
+  file.as_double(v, i, &x);
+  return py::float_(x);
+}
+
+py::object value(const runtime::Gguf& file, const runtime::Value& v) {
+  int64_t at = v.offset;
+  const bool string = v.type == runtime::ValueType::string;
+  if (!v.is_array) return string ? py::object(text(file.next_string(&at))) : number(file, v, 0);
+  py::list list;
+  for (int64_t i = 0; i < v.count; ++i)
+    list.append(string ? py::object(text(file.next_string(&at))) : number(file, v, i));
+  return list;
+}
+
+py::object metadata(Model& m) {
+  if (!m.metadata.is_none()) return m.metadata;
+  py::dict all;
+  for (const runtime::Value& v : m.model.file().values()) all[text(v.key)] = value(m.model.file(), v);
+  return m.metadata = all;
+}
+
+std::shared_ptr<Model> open_model(const std::string& path, bool verify) {
+  auto m = std::make_shared<Model>();
+  runtime::Error error;
+  bool ok = false;
+  {
+    py::gil_scoped_release release;
+    ok = m->model.open(path.c_str(), verify, &error);
+  }
+  if (!ok) raise(error);
+  return m;
+}
+
+std::shared_ptr<Model> from_tensors(const py::dict& config, const std::map<std::string, Array>& tensors) {
+  const auto size = [&](const char* key) {
+    if (!config.contains(key)) throw py::value_error(std::string("config has no ") + key);
+    return config[key].cast<int64_t>();
+  };
+  runtime::LlamaConfig c;
+  c.vocab_size = size("vocab_size"), c.hidden_size = size("hidden_size"), c.n_layers = size("num_hidden_layers");
+  c.intermediate_size = size("intermediate_size"), c.n_heads = size("num_attention_heads");
+  c.n_kv_heads = size("num_key_value_heads"), c.head_dim = size("head_dim"), c.n_ctx = size("max_position_embeddings");
+  size("rms_norm_eps"), size("rope_theta");
+  c.norm_eps = config["rms_norm_eps"].cast<float>(), c.rope_theta = config["rope_theta"].cast<float>();
+  auto m = std::make_shared<Model>();
+  std::vector<runtime::NamedView> views;
+  for (const auto& [name, array] : tensors) {
+    runtime::NamedView v{name.c_str(), view(array), static_cast<int32_t>(array.shape.size()), {}};
+    for (size_t i = 0; i < array.shape.size(); ++i) v.shape[i] = array.shape[i];
+    views.push_back(v);
+    m->keep.push_back(array.buffer);
+  }
+  runtime::Error error;
+  if (!m->model.from_views(c, views.data(), static_cast<int64_t>(views.size()), &error)) raise(error);
+  return m;
+}
+
+const runtime::Tokenizer& tokenizer(const Model& m) {
+  if (!m.model.tokenizer().loaded()) throw py::value_error("this model has no tokenizer");
+  return m.model.tokenizer();
+}
+
+std::vector<int32_t> tokenize(const Model& m, std::string_view bytes, bool special) {
+  const runtime::Tokenizer& t = tokenizer(m);
+  runtime::Array<int32_t> ids;
+  bool ok = false;
+  {
+    py::gil_scoped_release release;
+    ok = t.encode({bytes.data(), static_cast<int64_t>(bytes.size())}, special, &ids);
+  }
+  if (!ok) throw std::bad_alloc();
+  return {ids.begin(), ids.end()};
+}
+
+std::string token_bytes(const Model& m, int64_t id) {
+  const runtime::Tokenizer& t = tokenizer(m);
+  if (id < 0 || id >= t.vocab_size())
+    throw py::value_error("token id " + std::to_string(id) + " is outside 0 to " + std::to_string(t.vocab_size()) + " - 1");
+  const runtime::Str s = t.token_bytes(id);
+  return {s.data, static_cast<size_t>(s.size)};
+}
+
+std::string digest(Model& m) {
+  if (!m.digest.empty() || m.model.file().size() == 0) return m.digest;
+  char hex[65];
+  {
+    py::gil_scoped_release release;
+    m.model.file().digest(hex);
+  }
+  return m.digest = hex;
+}
+
+std::unique_ptr<Session> new_session(std::shared_ptr<Model> model, int64_t n_ctx) {
+  auto s = std::make_unique<Session>();
+  s->model = std::move(model);
+  runtime::Error error;
+  bool ok = false;
+  {
+    py::gil_scoped_release release;
+    ok = s->session.init(&s->model->model, n_ctx, &error);
+  }
+  if (!ok) raise(error);
+  return s;
+}
+
+Logits eval(Session& s, const std::vector<int32_t>& ids, bool every) {
+  const auto V = static_cast<py::ssize_t>(s.model->model.config().vocab_size);
+  const auto n = static_cast<py::ssize_t>(ids.size());
+  Logits out = every ? Logits({n, V}) : Logits(V);
+  float* logits = out.mutable_data();
+  runtime::Error error;
+  bool ok = false;
+  {
+    py::gil_scoped_release release;
+    const std::lock_guard<std::mutex> lock(s.one_at_a_time);
+    ok = s.session.eval(ids.data(), static_cast<int64_t>(n), every, logits, &error);
+  }
+  if (!ok) raise(error);
+  return out;
+}
+
+int32_t sample(const Logits& logits, float temperature, int32_t top_k, float top_p, float min_p, uint64_t seed,
+               int64_t position) {
+  if (logits.ndim() != 1) throw py::value_error("logits must have one dimension, got " + std::to_string(logits.ndim()));
+  const float* data = logits.data();
+  const auto V = static_cast<int64_t>(logits.size());
+  const runtime::Sampling options{temperature, top_k, top_p, min_p, seed};
+  runtime::Array<runtime::Candidate> candidates;
+  runtime::Error error;
+  int32_t id = -1;
+  bool ok = false;
+  {
+    py::gil_scoped_release release;
+    ok = runtime::sample(data, V, options, position, &candidates, &id, &error);
+  }
+  if (!ok) raise(error);
+  return id;
+}
+
+py::tuple rope_table(float theta, int64_t head_dim, int64_t positions) {
+  if (!(theta > 0.0f) || head_dim < 2 || head_dim % 2 != 0 || positions < 1)
+    throw py::value_error("rope_table needs theta > 0, an even head_dim and positions >= 1");
+  Array cos = empty({positions, head_dim / 2}, DType::f32), sin = empty({positions, head_dim / 2}, DType::f32);
+  runtime::rope_table(theta, head_dim, positions, reinterpret_cast<float*>(cos.data), reinterpret_cast<float*>(sin.data));
+  return py::make_tuple(cos, sin);
+}
+
+std::string architecture(const Model&) { return "llama"; }
+
+}  // namespace
+
+GM_BIND(runtime) {
+  py::class_<Model, std::shared_ptr<Model>>(m, "Model", "Weights and tokenizer of a GGUF file, or live tensors.")
+      .def(py::init(&open_model), py::arg("path"), py::arg("verify") = true,
+           "Maps a GGUF file; raises ValueError with reason and byte offset.")
+      .def_static("from_tensors", &from_tensors, py::arg("config"), py::arg("tensors"),
+                  "A llama on live arrays under Hugging Face's names, without copy and without tokenizer.")
+      .def_property_readonly("metadata", &metadata)
+      .def_property_readonly("architecture", &architecture)
+      .def_property_readonly("vocab_size", [](const Model& a) { return a.model.config().vocab_size; })
+      .def_property_readonly("n_ctx", [](const Model& a) { return a.model.config().n_ctx; })
+      .def_property_readonly("digest", &digest, "sha256 of the whole file; empty for live tensors.")
+      .def_property_readonly("bos_id", [](const Model& a) { return a.model.tokenizer().bos_id; })
+      .def_property_readonly("eos_id", [](const Model& a) { return a.model.tokenizer().eos_id; })
+      .def("tokenize", [](const Model& a, const py::bytes& b, bool special) { return tokenize(a, b, special); },
+           py::arg("text"), py::arg("special"))
+      .def("token_bytes", [](const Model& a, int64_t id) { return py::bytes(token_bytes(a, id)); }, py::arg("id"))
+      .def("detokenize", [](const Model& a, const std::vector<int64_t>& ids) {
+        std::string out;
+        for (const int64_t id : ids) out += token_bytes(a, id);
+        return py::bytes(out);
+      }, py::arg("ids"));
+  py::class_<Session>(m, "Session", "A key-value cache of n_ctx tokens and the forward pass of its model.")
+      .def(py::init(&new_session), py::arg("model"), py::arg("n_ctx"))
+      .def("eval", [](Session& s, const std::vector<int32_t>& ids) { return eval(s, ids, false); }, py::arg("ids"),
+           "Appends ids; logits (V,) of the last.")
+      .def("eval_all", [](Session& s, const std::vector<int32_t>& ids) { return eval(s, ids, true); }, py::arg("ids"),
+           "Appends ids; logits (n, V) of each.")
+      .def("truncate", [](Session& s, int64_t n) {
+        runtime::Error error;
+        const std::lock_guard<std::mutex> lock(s.one_at_a_time);
+        if (!s.session.truncate(n, &error)) raise(error);
+      }, py::arg("n"), "Keeps the first n tokens.")
+      .def_property_readonly("length", [](const Session& s) { return s.session.length(); })
+      .def_property_readonly("n_ctx", [](const Session& s) { return s.session.n_ctx(); });
+  m.def("sample", &sample, py::arg("logits").noconvert(), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"),
+        py::arg("min_p"), py::arg("seed"), py::arg("position"),
+        "Draws a token id from logits (V,); a pure function of its arguments.");
+  m.def("rope_table", &rope_table, py::arg("theta"), py::arg("head_dim"), py::arg("positions"),
+        "cos and sin, each (positions, head_dim / 2), with the bits the runtime uses.");
+}
+
+}  // namespace gristmill
