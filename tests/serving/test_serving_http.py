@@ -152,14 +152,14 @@ def test_infill_answers_as_llama_cpp(server: Server) -> None:
         "n_predict": 9,
         "top_k": 40,
         "top_p": 0.9,
-        "samplers": ["top_k", "top_p", "infill"],
+        "samplers": ["top_k", "top_p", "xtc"],
         "cache_prompt": True,
         "t_max_prompt_ms": 500,
         "t_max_predict_ms": 1000,
         "seed": 6,
     }
     answer = server.post("/infill", body)
-    assert answer.headers["x-ignored-fields"] == "id_slot, t_max_prompt_ms, samplers:infill"
+    assert answer.headers["x-ignored-fields"] == "id_slot, t_max_prompt_ms, samplers:xtc"
     given = answer.json
     assert given["stop"] is True
     assert (given["tokens_predicted"], given["stop_type"], given["truncated"]) == (

@@ -78,9 +78,13 @@ def serve_runtime(runtime: Runtime, path: Path, args: argparse.Namespace) -> int
     app = create_app(
         engine, limits, name=name, api_key=key, hosts=hosts, log=log, selftests=compared
     )
-    print("\n".join(greeting(runtime, name, path, n_ctx, compared, args, key)), flush=True)
+    lines = "\n".join(greeting(runtime, name, path, n_ctx, compared, args, key))
+
+    def ready() -> None:
+        print(lines, flush=True)
+
     try:
-        serve(app, engine, limits, host=args.host, port=args.port)
+        serve(app, engine, limits, host=args.host, port=args.port, ready=ready)
     finally:
         if log is not None:
             log.close()

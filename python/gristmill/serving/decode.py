@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .fim import control_ids
+from .infill_sampler import infill_logits
 from .runtime import Logits, Runtime, Slot
 from .scores import Row, Score, Scorer, adjusted, log_probabilities
 from .text import TextStream
@@ -40,6 +41,7 @@ class Task:
     echo: bool = False  # score the prompt too
     ignore_eos: bool = False
     indent: int = 0  # stop at a new line indented by fewer columns; 0: off
+    infill: bool = False  # llama.cpp's sampler of that name, after top_k and top_p
     predict_seconds: float = 0.0  # stop once this old and past a line break; 0: off
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     presence_penalty: float = 0.0
@@ -177,6 +179,10 @@ class _Decoder:
             logits = adjusted(logits, task.logit_bias, *penalties, self.sampled)
         # a nucleus of nothing still holds the likeliest token
         top_k, top_p = (1, 1.0) if task.top_p == 0 else (task.top_k, task.top_p)
+        if task.infill:
+            token_bytes = self.runtime.model.token_bytes
+            logits = infill_logits(logits, top_k, top_p, self.ends, token_bytes)
+            top_k, top_p = 0, 1.0
         options = (task.temperature, top_k, top_p, task.min_p)
         chosen = self.runtime.sample(logits, *options, task.seed, len(self.slot.ids))
         self.sampled[chosen] = self.sampled.get(chosen, 0) + 1

@@ -20,8 +20,8 @@ from .scores import Score
 from .service import Run, Service, chosen_seed
 from .sse import PING, EventStream, frame
 
-# llama.cpp's names of the steps we have; temperature is always last, as there
-SAMPLERS = {"top_k": "k", "top_p": "p", "min_p": "m", "temperature": "t"}
+# llama.cpp's names of the steps we have, and its letters; they run in this order
+SAMPLERS = {"top_k": "k", "top_p": "p", "min_p": "m", "temperature": "t", "infill": "i"}
 LETTERS = {letter: name for name, letter in SAMPLERS.items()}
 
 
@@ -129,6 +129,7 @@ def _task(
         stop=service.stops(body.stop or [], "infill_stop"),
         logprobs=probs or None,
         ignore_eos=bool(body.ignore_eos),
+        infill="infill" in steps and body.samplers is not None,
         indent=body.n_indent or 0,
         predict_seconds=max(body.t_max_predict_ms or 0.0, 0.0) / 1000,
     )

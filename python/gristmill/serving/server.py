@@ -6,6 +6,7 @@ import asyncio
 import errno
 import signal
 import socket
+from collections.abc import Callable
 
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
@@ -47,12 +48,28 @@ def _reason(host: str, port: int, error: OSError) -> str:
     return f"cannot listen on {host}:{port}: {error.strerror}"
 
 
-def serve(app: App, engine: Engine, limits: Limits, *, host: str, port: int) -> None:
-    """Serve until SIGINT or SIGTERM; open answers then have `drain_seconds` to finish."""
-    asyncio.run(_serve(app, engine, limits, host, port))
+def serve(
+    app: App,
+    engine: Engine,
+    limits: Limits,
+    *,
+    host: str,
+    port: int,
+    ready: Callable[[], None],
+) -> None:
+    """Serve until SIGINT or SIGTERM; open answers then have `drain_seconds` to finish.
+
+    `ready` is called once the port answers. Raises ConfigError where it cannot be listened on.
+    """
+    try:
+        asyncio.run(_serve(app, engine, limits, host, port, ready))
+    except OSError as error:
+        raise ConfigError(_reason(host, port, error)) from None
 
 
-async def _serve(app: App, engine: Engine, limits: Limits, host: str, port: int) -> None:
+async def _serve(
+    app: App, engine: Engine, limits: Limits, host: str, port: int, ready: Callable[[], None]
+) -> None:
     server = Server(
         app,
         address=host,
@@ -80,6 +97,8 @@ async def _serve(app: App, engine: Engine, limits: Limits, host: str, port: int)
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     serving = asyncio.create_task(server.serve())
+    if await _answers(host, port, serving):
+        ready()
     await asyncio.wait(
         {serving, waiter := asyncio.create_task(stopping.wait())},
         return_when=asyncio.FIRST_COMPLETED,
@@ -94,3 +113,17 @@ async def _serve(app: App, engine: Engine, limits: Limits, host: str, port: int)
     engine.stop()
     if serving.done() and not serving.cancelled():
         serving.result()
+
+
+async def _answers(host: str, port: int, serving: asyncio.Task[None]) -> bool:
+    """Wait until a connection is accepted; False where serving ended instead."""
+    own = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    while not serving.done():
+        try:
+            _, writer = await asyncio.open_connection(own, port)
+        except OSError:
+            await asyncio.sleep(0.01)
+        else:
+            writer.close()
+            return True
+    return False

@@ -1,0 +1,94 @@
+"""Readers that stand still: seen at the application, because the server's buffers hide them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from serving_fake import fake_runtime
+
+pytest.importorskip("fastapi")
+pytest.importorskip("prometheus_client")
+
+from gristmill.serving.decode import Task
+from gristmill.serving.engine import Engine
+from gristmill.serving.guard import Guard
+from gristmill.serving.http_errors import ApiError
+from gristmill.serving.limits import Limits
+from gristmill.serving.metrics import Metrics
+from gristmill.serving.service import Service
+
+HEADERS = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+
+
+def scope(method: str = "GET") -> dict[str, Any]:
+    return {"type": "http", "method": method, "path": "/health", "headers": HEADERS, "client": None}
+
+
+async def nothing() -> dict[str, Any]:
+    await asyncio.sleep(60)
+    return {"type": "http.disconnect"}
+
+
+def guard(app: Any, *changes: str) -> Guard:
+    return Guard(app, Limits(changes), api_key=None, hosts=None, metrics=Metrics(), log=None)
+
+
+def test_unread_answers_free_their_slot() -> None:
+    engine = Engine(fake_runtime(4096, eos=-100.0), n_ctx=4096, slots=1, queue=1, seconds=60)
+    limits = Limits(["unsent_bytes=4096"])
+    service = Service(engine, limits, Metrics(), "fake", 0)
+
+    async def stall() -> None:
+        run = service.submit([Task((65,), 4000)], time.perf_counter())
+        async with asyncio.timeout(10):
+            while not run.jobs[0].cancelled:
+                await asyncio.sleep(0.005)
+            while engine.running:
+                await asyncio.sleep(0.005)
+        with pytest.raises(ApiError) as caught:
+            async for _ in run.events():
+                pass
+        assert caught.value.status == 503
+
+    asyncio.run(stall())
+    assert engine.counters.generated_tokens < 1000
+    assert engine.stop()
+
+
+def test_a_stalled_write_ends_the_request() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+
+    async def stuck(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.sleep(60)
+
+    began = time.monotonic()
+    asyncio.run(guard(app, "write_seconds=0.1")(scope(), nothing, stuck))
+    assert time.monotonic() - began < 30
+
+
+def test_an_application_that_fails_answers_500() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("broken")
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(guard(app)(scope(), nothing, send))
+    assert sent[0]["status"] == 500
+    assert b"internal_error" in sent[1]["body"]
+    assert b"broken" not in sent[1]["body"]
+
+
+def test_other_protocols_are_left_alone() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("reached the application")
+
+    asyncio.run(guard(app)({"type": "websocket"}, nothing, nothing))  # type: ignore[arg-type]
