@@ -168,7 +168,7 @@ class Engine:
         if self._made < self._limits[0] and shared == 0:
             try:
                 slot = Slot(self.runtime.new_session(self.n_ctx), [])
-            except (MemoryError, RuntimeError):
+            except (MemoryError, RuntimeError, ValueError):
                 if not self._made:
                     raise  # with slots in use the request waits for one of them
             else:
