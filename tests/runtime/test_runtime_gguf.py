@@ -177,7 +177,7 @@ def test_every_truncation_is_refused(model_bytes: bytes, tmp_path: Path) -> None
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.data())
+@given(data=st.data())
 def test_every_flipped_bit_is_found(data: st.DataObject, model_bytes: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     bit = data.draw(st.integers(0, 8 * len(model_bytes) - 1))
     spoiled = bytearray(model_bytes)
@@ -187,12 +187,12 @@ def test_every_flipped_bit_is_found(data: st.DataObject, model_bytes: bytes, tmp
 
 def test_a_flipped_weight_names_its_tensor(model_bytes: bytes, tmp_path: Path) -> None:
     spoiled = bytearray(model_bytes)
-    spoiled[-40] ^= 1
+    spoiled[-4] ^= 1
     assert "output_norm.weight" in refused(bytes(spoiled), tmp_path / "flipped.gguf")
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.data())
+@given(data=st.data())
 def test_header_noise_without_digests_never_crashes(
     data: st.DataObject, model_bytes: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
