@@ -20,6 +20,7 @@ _SERIES = [f"#0a0b{index:02x}" for index in range(6)]
 _STYLE = {
     "svg.fonttype": "none",  # text stays text: it can be selected, and the file is small
     "svg.hashsalt": "gristmill",  # the same data gives the same bytes
+    "text.parse_math": False,  # a name with dollar signs is a name
     "font.family": "sans-serif",
     "font.size": 10.0,
     "text.color": _INK,
