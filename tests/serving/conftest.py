@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+import gristmill.serving
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
@@ -168,9 +170,10 @@ def run_servers() -> Iterator[None]:
         pytest.importorskip(name)
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("GRISTMILL_API_KEY", raising=False)
-        paths = [str(HERE.parents[1] / "python"), os.environ.get("PYTHONPATH", "")]
-        if (HERE.parents[1] / "python/gristmill").is_dir():
-            patch.setenv("PYTHONPATH", os.pathsep.join(p for p in paths if p))
+        # the servers run the package under test, wherever this process found it
+        package = str(Path(gristmill.serving.__file__ or "").parents[2])
+        paths = [package, os.environ.get("PYTHONPATH", "")]
+        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path))
         yield
 
 
