@@ -143,13 +143,11 @@ def _missing(error: ModuleNotFoundError, extra: str) -> GristmillError:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.serve and (args.only or args.until):
+        raise ConfigError("--serve needs the whole run; leave --only and --until out")
     config = _load(args)
     run = _run_stages(args, config, args.only, args.until)
-    if args.serve:
-        if run.done[-1].stage.name != "deploy":
-            raise ConfigError("--serve needs a deployed model; leave --only and --until out")
-        return _serve_run(run, config)
-    return 0
+    return _serve_run(run, config) if args.serve else 0
 
 
 def _stage_verb(name: str) -> Action:

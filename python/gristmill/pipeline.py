@@ -24,7 +24,7 @@ from gristmill.artifacts import (
     storage_error,
     write_json,
 )
-from gristmill.errors import ArtifactError, ConfigError, GateError, GristmillError
+from gristmill.errors import ArtifactError, ConfigError, GateError, MissingExtraError
 from gristmill.runs import Store
 
 if TYPE_CHECKING:
@@ -181,8 +181,7 @@ class Pipeline:
         """Return what a stage says of the world outside the run (the files it would collect)."""
         if stage is not self.stages[0]:
             return None
-        module = importlib.import_module(stage.module)
-        fingerprint = getattr(module, "fingerprint", None)
+        fingerprint = getattr(_load(stage), "fingerprint", None)
         return fingerprint(self.config) if callable(fingerprint) else None
 
     # ------------------------------------------------------------------------- execution
@@ -235,16 +234,7 @@ class Pipeline:
             on_progress=lambda message: self.options.on_progress(stage, message),
         )
         try:
-            return cast(Result, importlib.import_module(stage.module).run(context))
-        except ModuleNotFoundError as error:
-            if (error.name or "").split(".")[0] == keys.NAME:
-                raise
-            raise ConfigError(
-                f"stage {stage.name} needs the package {error.name}; "
-                "install it with: pip install 'gristmill[run]'"
-            ) from error
-        except GristmillError:
-            raise
+            return cast(Result, _load(stage).run(context))
         except OSError as error:
             raise storage_error(Path(error.filename or out), error) from error
 
@@ -301,6 +291,19 @@ class Pipeline:
         if merged != old:
             write_json(path, {**record, "stages": merged})
         return folder
+
+
+def _load(stage: Stage) -> Any:
+    """Return the module of a stage; a package it lacks is a message."""
+    try:
+        return importlib.import_module(stage.module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == keys.NAME:
+            raise
+        raise MissingExtraError(
+            f"stage {stage.name} needs the package {error.name}; "
+            "install it with: pip install 'gristmill[run]'"
+        ) from error
 
 
 class _View:
