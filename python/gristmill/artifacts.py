@@ -19,6 +19,7 @@ from gristmill.errors import ArtifactError, StorageError
 if TYPE_CHECKING:
     from gristmill.config import Config
 
+TEMPORARY = ".gristmill-tmp"  # ending of unfinished files; what a killed process leaves is swept
 _BLOCK = 1 << 20  # bytes per read when hashing: large enough that hashing, not reading, is the cost
 
 
@@ -121,7 +122,7 @@ def atomic_write(path: Path | str, data: bytes | bytearray | memoryview) -> None
     """
     target = Path(path)
     with storage_errors(target):
-        fd, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        fd, temporary = tempfile.mkstemp(TEMPORARY, f".{target.name}.", target.parent)
         try:
             try:
                 _write_all(fd, memoryview(data).cast("B"))
@@ -135,6 +136,12 @@ def atomic_write(path: Path | str, data: bytes | bytearray | memoryview) -> None
                 os.unlink(temporary)
             raise
         fsync_folder(target.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left of its unfinished files below `folder`."""
+    for path in folder.rglob(f".*{TEMPORARY}"):
+        path.unlink(missing_ok=True)
 
 
 def json_text(value: Any) -> str:

@@ -12,11 +12,13 @@ from typing import Any
 
 from gristmill.artifacts import (
     MANIFEST,
+    TEMPORARY,
     check_files,
     fsync_folder,
     fsync_tree,
     read_json,
     storage_errors,
+    sweep,
     write_json,
 )
 from gristmill.errors import ArtifactError, LockedError
@@ -92,6 +94,7 @@ class Store:
             if partial.exists() and not resumable:
                 shutil.rmtree(partial)
             partial.mkdir(exist_ok=True)
+            sweep(partial)
         return partial
 
     def finish(self, partial: Path, stage: str, key: str, manifest: dict[str, Any]) -> Path:
@@ -121,6 +124,8 @@ class Store:
             number += 1
         with storage_errors(folder):
             folder.mkdir(exist_ok=True)
+            for left in folder.glob(f".*{TEMPORARY}"):  # not recursive: the links stay untouched
+                left.unlink()
             for label, target in links.items():
                 _link(folder / label, Path("..") / STAGES / target.name)
             _link(self.root / LATEST, Path(folder.name))
