@@ -12,9 +12,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from gristmill.data.settings import AnnotateConfig, CleanConfig, CollectConfig, SplitConfig
 from pydantic import BaseModel, Field, ValidationError
 
+from gristmill.data.settings import AnnotateConfig, CleanConfig, CollectConfig, SplitConfig
 from gristmill.errors import ConfigError
 from gristmill.evaluation.settings import EvaluateConfig
 from gristmill.serving.settings import DeployConfig, ServeConfig
@@ -29,15 +29,21 @@ SHARE_OF_OTHER_STAGES = 0.1  # ... and this share of N, since evaluation grows w
 class ProjectConfig(Section):
     """The run as a whole."""
 
-    name: str = Field("code", pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$", description="of run and model")
-    seed: int = Field(42, ge=0, lt=2**63, description="of every random choice")
-    gates: Literal["stop", "record"] = Field("stop", description="what a gate does that fails")
+    name: str = Field(
+        default="code", pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$", description="of run and model"
+    )
+    seed: int = Field(default=42, ge=0, lt=2**63, description="of every random choice")
+    gates: Literal["stop", "record"] = Field(
+        default="stop", description="what a gate does that fails"
+    )
 
 
 class SaveConfig(Section):
     """The saved model."""
 
-    tolerance: float = Field(0.0, ge=0.0, description="gate: largest |logit| difference on reload")
+    tolerance: float = Field(
+        default=0.0, ge=0.0, description="gate: largest |logit| difference on reload"
+    )
 
 
 with warnings.catch_warnings():  # the stage is called validate; pydantic's old method of that name
@@ -148,7 +154,9 @@ def _use_source(raw: dict[str, Any], path: str) -> None:
     if not Path(path).exists():
         raise ConfigError(f"--source {path}: no such file or folder")
     collect = raw.setdefault("collect", {})
-    old = next((s for s in collect.get("source", []) if s.get("use") == "files"), {})
+    old: dict[str, Any] = next(
+        (s for s in collect.get("source", []) if s.get("use") == "files"), {}
+    )
     why = "given on the command line"
     kept = {key: value for key, value in old.items() if key not in ("path", "licence", "why")}
     collect["source"] = [

@@ -85,7 +85,8 @@ def samples(folder: Path, count: int = SAMPLES) -> list[str]:
 def _one_per_kind(found: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
     """Return the first sample of each kind, then further ones; not chosen by how good they are."""
     kinds: set[str] = set()
-    first, rest = [], []
+    first: list[dict[str, Any]] = []
+    rest: list[dict[str, Any]] = []
     for sample in found:
         (rest if sample["kind"] in kinds else first).append(sample)
         kinds.add(sample["kind"])

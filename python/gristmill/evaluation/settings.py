@@ -12,19 +12,23 @@ from gristmill.settings import Section
 class EvaluateConfig(Section):
     """Figures, slices and bars of stage 10."""
 
-    documents: int = Field(0, ge=0, description="test files to measure; 0: all")
-    stride: int = Field(128, ge=1, description="new tokens per sliding window; every byte counts")
-    holes: int = Field(100, ge=1, le=100_000, description="held-out holes per kind")
+    documents: int = Field(default=0, ge=0, description="test files to measure; 0: all")
+    stride: int = Field(
+        default=128, ge=1, description="new tokens per sliding window; every byte counts"
+    )
+    holes: int = Field(default=100, ge=1, le=100_000, description="held-out holes per kind")
     kinds: list[Literal["line", "argument", "body"]] = Field(
-        ["line", "argument", "body"], min_length=1, description="kinds of holes"
+        default=["line", "argument", "body"], min_length=1, description="kinds of holes"
     )
-    max_tokens: int = Field(64, ge=1, le=4096, description="longest completion of a hole")
-    bootstrap: int = Field(1000, ge=100, le=1_000_000, description="resamples per interval")
-    confidence: float = Field(0.95, gt=0.5, lt=1.0, description="coverage of the intervals")
+    max_tokens: int = Field(default=64, ge=1, le=4096, description="longest completion of a hole")
+    bootstrap: int = Field(default=1000, ge=100, le=1_000_000, description="resamples per interval")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1.0, description="coverage of the intervals")
     slices: list[Literal["area", "length", "difficulty"]] = Field(
-        ["area", "length", "difficulty"], description="groups reported one by one"
+        default=["area", "length", "difficulty"], description="groups reported one by one"
     )
-    samples: int = Field(30, ge=3, le=10_000, description="completions kept beside the truth")
+    samples: int = Field(
+        default=30, ge=3, le=10_000, description="completions kept beside the truth"
+    )
     max_bits_per_byte: float | None = Field(
-        None, gt=0.0, description="bar of the gate; left out: the byte n-gram of stage 5"
+        default=None, gt=0.0, description="bar of the gate; left out: the byte n-gram of stage 5"
     )

@@ -17,7 +17,7 @@ KINDS = ("line", "bar", "hist")
 # Stand-ins: matplotlib wants colours, the page decides them by CSS variables after drawing.
 _INK, _RULE = "#010203", "#040506"
 _SERIES = [f"#0a0b{index:02x}" for index in range(6)]
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be selected, and the file is small
     "svg.hashsalt": "gristmill",  # the same data gives the same bytes
     "text.parse_math": False,  # a name with dollar signs is a name
@@ -118,7 +118,7 @@ def _finish(axes: Axes, plot: Mapping[str, Any], series: Sequence[Mapping[str, A
     if plot.get("y_log"):
         axes.set_yscale("log")
     if len(series) > 1:
-        handles = [*axes.get_lines(), *axes.containers, *axes.patches][: len(series)]
+        handles: list[Any] = [*axes.get_lines(), *axes.containers, *axes.patches][: len(series)]
         axes.legend(handles, [str(one.get("name", "")) for one in series], loc="best")
 
 

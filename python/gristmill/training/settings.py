@@ -15,19 +15,27 @@ Count = Annotated[int, Field(ge=1)]
 class DesignConfig(Section):
     """Shape of the model and size of the training."""
 
-    preset: Literal["llama"] = Field("llama", description="model family")
-    depth: int = Field(3, ge=1, le=96, description="layers; the one dial, sets what is not given")
-    hidden_size: Count | None = Field(None, description="width; by depth when left out")
-    intermediate_size: Count | None = Field(None, description="width of the MLP; 8/3 of the width")
-    heads: Count | None = Field(None, description="query heads; by depth when left out")
-    kv_heads: Count | None = Field(None, description="key/value heads; equal to heads by default")
-    head_dim: Count | None = Field(None, description="width of a head; hidden_size / heads")
-    rope_theta: float = Field(10000.0, gt=0.0, description="base of the rotary frequencies")
-    tie_word_embeddings: bool = Field(True, description="one matrix for embedding and head")
-    context: int = Field(256, ge=16, le=32768, description="tokens per sequence")
-    batch: int = Field(4, ge=1, le=4096, description="sequences per micro-batch")
-    minutes: float = Field(4.0, gt=0.0, description="training time; throughput is measured")
-    steps: Count | None = Field(None, description="optimizer steps; when given, minutes is unused")
+    preset: Literal["llama"] = Field(default="llama", description="model family")
+    depth: int = Field(
+        default=3, ge=1, le=96, description="layers; the one dial, sets what is not given"
+    )
+    hidden_size: Count | None = Field(default=None, description="width; by depth when left out")
+    intermediate_size: Count | None = Field(
+        default=None, description="width of the MLP; 8/3 of the width"
+    )
+    heads: Count | None = Field(default=None, description="query heads; by depth when left out")
+    kv_heads: Count | None = Field(
+        default=None, description="key/value heads; equal to heads by default"
+    )
+    head_dim: Count | None = Field(default=None, description="width of a head; hidden_size / heads")
+    rope_theta: float = Field(default=10000.0, gt=0.0, description="base of the rotary frequencies")
+    tie_word_embeddings: bool = Field(default=True, description="one matrix for embedding and head")
+    context: int = Field(default=256, ge=16, le=32768, description="tokens per sequence")
+    batch: int = Field(default=4, ge=1, le=4096, description="sequences per micro-batch")
+    minutes: float = Field(default=4.0, gt=0.0, description="training time; throughput is measured")
+    steps: Count | None = Field(
+        default=None, description="optimizer steps; when given, minutes is unused"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> DesignConfig:
@@ -61,37 +69,53 @@ InitMethod = Literal[
 class InitializeConfig(Section):
     """First weights."""
 
-    method: InitMethod = Field("auto", description="auto chooses by layer")
-    std: float = Field(0.02, gt=0.0, le=10.0, description="for normal, truncated, scaled, auto")
-    bound: float = Field(0.05, gt=0.0, le=10.0, description="for uniform: values in ±bound")
-    value: float = Field(0.0, description="for constant")
-    gain: float = Field(1.0, gt=0.0, description="for xavier, he, orthogonal")
-    tolerance: float = Field(0.5, gt=0.0, description="gate: |loss at step 0 - ln V|, nats")
+    method: InitMethod = Field(default="auto", description="auto chooses by layer")
+    std: float = Field(
+        default=0.02, gt=0.0, le=10.0, description="for normal, truncated, scaled, auto"
+    )
+    bound: float = Field(default=0.05, gt=0.0, le=10.0, description="for uniform: values in ±bound")
+    value: float = Field(default=0.0, description="for constant")
+    gain: float = Field(default=1.0, gt=0.0, description="for xavier, he, orthogonal")
+    tolerance: float = Field(default=0.5, gt=0.0, description="gate: |loss at step 0 - ln V|, nats")
 
 
 class TrainConfig(Section):
     """Optimizer, schedule and what is kept."""
 
-    lr: float = Field(8e-3, gt=0.0, le=1.0, description="peak learning rate")
+    lr: float = Field(default=8e-3, gt=0.0, le=1.0, description="peak learning rate")
     schedule: Literal["constant", "linear", "cosine", "wsd"] = Field(
-        "wsd", description="wsd: warm up, hold, decay"
+        default="wsd", description="wsd: warm up, hold, decay"
     )
-    warmup: Share = Field(0.02, description="share of the steps with rising rate")
-    decay: Share = Field(0.3, description="share of the steps with falling rate (wsd)")
-    final: Share = Field(0.0, description="rate at the end, as a share of lr")
-    weight_decay: float = Field(0.1, ge=0.0, le=1.0, description="AdamW, matrices only")
-    betas: tuple[float, float] = Field((0.9, 0.95), strict=False, description="AdamW's averages")
-    eps: float = Field(1e-8, gt=0.0, description="AdamW's epsilon")
-    grad_clip: float = Field(1.0, ge=0.0, description="largest global norm; 0 switches it off")
-    accumulate: Count = Field(1, description="micro-batches per optimizer step")
-    dtype: Literal["f32", "bf16"] = Field("f32", description="type of weights in the products")
-    recompute: bool = Field(False, description="recompute activations: less memory, more time")
-    fim_rate: Share = Field(0.5, description="share of documents with a hole (0: left to right)")
-    spm_rate: Share = Field(0.5, description="of those, share with the suffix first")
-    eval_every: Count = Field(250, description="steps between looks at the validation split")
-    eval_batches: Count = Field(16, description="batches per look")
-    checkpoint_every: Count = Field(250, description="steps between resumable checkpoints")
-    patience: int = Field(0, ge=0, description="looks without progress before stopping; 0: never")
+    warmup: Share = Field(default=0.02, description="share of the steps with rising rate")
+    decay: Share = Field(default=0.3, description="share of the steps with falling rate (wsd)")
+    final: Share = Field(default=0.0, description="rate at the end, as a share of lr")
+    weight_decay: float = Field(default=0.1, ge=0.0, le=1.0, description="AdamW, matrices only")
+    betas: tuple[float, float] = Field(
+        default=(0.9, 0.95), strict=False, description="AdamW's averages"
+    )
+    eps: float = Field(default=1e-8, gt=0.0, description="AdamW's epsilon")
+    grad_clip: float = Field(
+        default=1.0, ge=0.0, description="largest global norm; 0 switches it off"
+    )
+    accumulate: Count = Field(default=1, description="micro-batches per optimizer step")
+    dtype: Literal["f32", "bf16"] = Field(
+        default="f32", description="type of weights in the products"
+    )
+    recompute: bool = Field(
+        default=False, description="recompute activations: less memory, more time"
+    )
+    fim_rate: Share = Field(
+        default=0.5, description="share of documents with a hole (0: left to right)"
+    )
+    spm_rate: Share = Field(default=0.5, description="of those, share with the suffix first")
+    eval_every: Count = Field(
+        default=250, description="steps between looks at the validation split"
+    )
+    eval_batches: Count = Field(default=16, description="batches per look")
+    checkpoint_every: Count = Field(default=250, description="steps between resumable checkpoints")
+    patience: int = Field(
+        default=0, ge=0, description="looks without progress before stopping; 0: never"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
@@ -105,10 +129,12 @@ class TrainConfig(Section):
 class ValidateConfig(Section):
     """Which checkpoint goes on, and how sure that choice is."""
 
-    documents: int = Field(0, ge=0, description="validation files to measure; 0: all")
-    stride: int = Field(128, ge=1, description="new tokens per window of bits per byte")
-    holes: int = Field(60, ge=0, le=100_000, description="holes per kind")
-    max_tokens: int = Field(64, ge=1, le=4096, description="longest completion of a hole")
-    bootstrap: int = Field(1000, ge=100, le=1_000_000, description="resamples per interval")
-    confidence: float = Field(0.95, gt=0.5, lt=1.0, description="coverage of the intervals")
-    overfit: float = Field(0.15, ge=0.0, description="val - train, bits per byte, to warn above")
+    documents: int = Field(default=0, ge=0, description="validation files to measure; 0: all")
+    stride: int = Field(default=128, ge=1, description="new tokens per window of bits per byte")
+    holes: int = Field(default=60, ge=0, le=100_000, description="holes per kind")
+    max_tokens: int = Field(default=64, ge=1, le=4096, description="longest completion of a hole")
+    bootstrap: int = Field(default=1000, ge=100, le=1_000_000, description="resamples per interval")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1.0, description="coverage of the intervals")
+    overfit: float = Field(
+        default=0.15, ge=0.0, description="val - train, bits per byte, to warn above"
+    )
