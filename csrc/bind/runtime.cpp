@@ -4,8 +4,8 @@
 #include <mutex>
 
 #include "bind/array.h"
-#include "runtime/rope_table.h"
 #include "runtime/sampler.h"
+#include "runtime/selftest.h"
 #include "runtime/session.h"
 
 namespace gristmill {
@@ -181,12 +181,16 @@ int32_t sample(const Logits& logits, float temperature, int32_t top_k, float top
   return id;
 }
 
-py::tuple rope_table(float theta, int64_t head_dim, int64_t positions) {
-  if (!(theta > 0.0f) || head_dim < 2 || head_dim % 2 != 0 || positions < 1)
-    throw py::value_error("rope_table needs theta > 0, an even head_dim and positions >= 1");
-  Array cos = empty({positions, head_dim / 2}, DType::f32), sin = empty({positions, head_dim / 2}, DType::f32);
-  runtime::rope_table(theta, head_dim, positions, reinterpret_cast<float*>(cos.data), reinterpret_cast<float*>(sin.data));
-  return py::make_tuple(cos, sin);
+int64_t selftest(const Model& m) {
+  runtime::Error error;
+  int64_t count = 0;
+  bool ok = false;
+  {
+    py::gil_scoped_release release;
+    ok = runtime::selftest(m.model, &count, &error);
+  }
+  if (!ok) raise(error);
+  return count;
 }
 
 std::string architecture(const Model&) { return "llama"; }
@@ -206,6 +210,7 @@ GM_BIND(runtime) {
       .def_property_readonly("digest", &digest, "sha256 of the whole file; empty for live tensors.")
       .def_property_readonly("bos_id", [](const Model& a) { return a.model.tokenizer().bos_id; })
       .def_property_readonly("eos_id", [](const Model& a) { return a.model.tokenizer().eos_id; })
+      .def("selftest", &selftest, "Compares the vectors the file carries; returns how many, raises where one differs.")
       .def("tokenize", [](const Model& a, const py::bytes& b, bool special) { return tokenize(a, b, special); },
            py::arg("text"), py::arg("special"))
       .def("token_bytes", [](const Model& a, int64_t id) { return py::bytes(token_bytes(a, id)); }, py::arg("id"))
@@ -230,8 +235,6 @@ GM_BIND(runtime) {
   m.def("sample", &sample, py::arg("logits").noconvert(), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"),
         py::arg("min_p"), py::arg("seed"), py::arg("position"),
         "Draws a token id from logits (V,); a pure function of its arguments.");
-  m.def("rope_table", &rope_table, py::arg("theta"), py::arg("head_dim"), py::arg("positions"),
-        "cos and sin, each (positions, head_dim / 2), with the bits the runtime uses.");
 }
 
 }  // namespace gristmill

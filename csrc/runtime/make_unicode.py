@@ -1,7 +1,7 @@
 """Writes unicode_table.inc: which code points are letters, numbers and spaces.
 
-The classes are read off the `tokenizers` library itself, whose GPT-2 pre-tokenizer is the definition our
-tokenizer is compared with, so both follow the same edition of Unicode:
+The classes are read off the `tokenizers` library itself, whose GPT-2 pre-tokenizer is the
+definition our tokenizer is compared with, so both follow the same edition of Unicode:
 
     python csrc/runtime/make_unicode.py > csrc/runtime/unicode_table.inc
 """
@@ -26,7 +26,7 @@ def classify(code_point: int, split: pre_tokenizers.ByteLevel) -> int:
 
 
 def ranges() -> list[tuple[int, int]]:
-    """(first code point, class) of every run of equal class, in order; surrogates count as other."""
+    """(first code point, class) of every run of equal class; surrogates count as other."""
     split = pre_tokenizers.ByteLevel(add_prefix_space=False)
     runs: list[tuple[int, int]] = []
     for code_point in range(LAST + 1):

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from tiny import Shape, write_model
 
 _C = pytest.importorskip("gristmill._C")
@@ -38,7 +37,14 @@ def test_llama_cpp_agrees(shape: Shape, dtype: str, bound: float, tmp_path: Path
     model = _C.Model(str(path), True)
     prompt = model.tokenize(b"def add(left, right):\n    return", False)
     theirs = server(path).handle_completions(
-        {"prompt": prompt, "n_predict": STEPS, "temperature": 0, "n_probs": 5, "ignore_eos": True, "cache_prompt": False}
+        {
+            "prompt": prompt,
+            "n_predict": STEPS,
+            "temperature": 0,
+            "n_probs": 5,
+            "ignore_eos": True,
+            "cache_prompt": False,
+        }
     )["choices"][0]["logprobs"]["content"]
     session = _C.Session(model, 128)
     logits = session.eval(prompt)

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import raw_gguf as raw
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-import raw_gguf as raw
 from raw_gguf import RawFile, RawTensor, array, scalar, string, text
 from tiny import Shape, write_model
 
@@ -131,10 +130,22 @@ MALFORMED = {
     "q8_0 with version 1": (quantised(8, 32, 34, 1), "quantization_version"),
     "q8_0 row of 33": (quantised(8, 33, 34, 2), "no multiple of the 32"),
     "q4_K row of 32": (quantised(12, 32, 144, 2), "no multiple of the 256"),
-    "no architecture": (RawFile(values=[(b"some.key", scalar(raw.U8, 1))]).build(), "no general.architecture"),
-    "other architecture": (RawFile(values=[(b"general.architecture", text("gpt2"))]).build(), "'gpt2'"),
-    "architecture is a number": (RawFile(values=[(b"general.architecture", scalar(raw.U8, 1))]).build(), "not supp"),
-    "no tensors": (RawFile(values=[(b"general.architecture", text("llama"))]).build(), "token_embd"),
+    "no architecture": (
+        RawFile(values=[(b"some.key", scalar(raw.U8, 1))]).build(),
+        "no general.architecture",
+    ),
+    "other architecture": (
+        RawFile(values=[(b"general.architecture", text("gpt2"))]).build(),
+        "'gpt2'",
+    ),
+    "architecture is a number": (
+        RawFile(values=[(b"general.architecture", scalar(raw.U8, 1))]).build(),
+        "not supp",
+    ),
+    "no tensors": (
+        RawFile(values=[(b"general.architecture", text("llama"))]).build(),
+        "token_embd",
+    ),
 }
 
 
@@ -143,7 +154,7 @@ def test_malformed_file_is_refused_with_its_reason(name: str, tmp_path: Path) ->
     data, reason = MALFORMED[name]
     path = tmp_path / "bad.gguf"
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError) as caught:
         _C.Model(str(path), True)
     assert reason in str(caught.value)
 
@@ -157,7 +168,7 @@ def model_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def refused(data: bytes, path: Path) -> str:
     """The reason why a file is refused; fails where it is accepted."""
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError) as caught:
         _C.Model(str(path), True)
     return str(caught.value)
 
@@ -178,7 +189,9 @@ def test_every_truncation_is_refused(model_bytes: bytes, tmp_path: Path) -> None
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_every_flipped_bit_is_found(data: st.DataObject, model_bytes: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_every_flipped_bit_is_found(
+    data: st.DataObject, model_bytes: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     bit = data.draw(st.integers(0, 8 * len(model_bytes) - 1))
     spoiled = bytearray(model_bytes)
     spoiled[bit // 8] ^= 1 << bit % 8
@@ -200,7 +213,9 @@ def test_header_noise_without_digests_never_crashes(
     spoiled = bytearray(model_bytes)
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, min(12000, len(spoiled) - 9)))
-        noise = data.draw(st.sampled_from([b"\xff" * 8, bytes(8), b"\x80", b"\x01", struct.pack("<Q", 2**62)]))
+        noise = data.draw(
+            st.sampled_from([b"\xff" * 8, bytes(8), b"\x80", b"\x01", struct.pack("<Q", 2**62)])
+        )
         spoiled[at : at + len(noise)] = noise
     path = tmp_path_factory.getbasetemp() / "noise.gguf"
     path.write_bytes(bytes(spoiled))
@@ -225,7 +240,12 @@ def test_metadata_is_read_as_written(tmp_path: Path) -> None:
     assert meta["llama.attention.head_count_kv"] == 2
     assert meta["llama.attention.layer_norm_rms_epsilon"] == pytest.approx(1e-5)
     assert meta["tokenizer.ggml.add_bos_token"] is False
-    assert (model.architecture, model.vocab_size, model.n_ctx, model.bos_id) == ("llama", 331, 128, -1)
+    assert (model.architecture, model.vocab_size, model.n_ctx, model.bos_id) == (
+        "llama",
+        331,
+        128,
+        -1,
+    )
 
 
 def test_digest_is_the_sha256_of_the_file(tmp_path: Path) -> None:
@@ -243,5 +263,9 @@ def test_gguf_package_reads_our_file(tmp_path: Path) -> None:
     weights = load_file(tmp_path / "model.safetensors")
     stored = {t.name: t.data for t in reader.tensors}
     np.testing.assert_array_equal(stored["token_embd.weight"], weights["model.embed_tokens.weight"])
-    q = weights["model.layers.0.self_attn.q_proj.weight"].reshape(4, 2, 4, 32)  # heads, halves, pairs, C
-    np.testing.assert_array_equal(stored["blk.0.attn_q.weight"].reshape(4, 4, 2, 32), q.swapaxes(1, 2))
+    q = weights["model.layers.0.self_attn.q_proj.weight"].reshape(
+        4, 2, 4, 32
+    )  # heads, halves, pairs, C
+    np.testing.assert_array_equal(
+        stored["blk.0.attn_q.weight"].reshape(4, 4, 2, 32), q.swapaxes(1, 2)
+    )

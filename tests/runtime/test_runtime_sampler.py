@@ -60,11 +60,20 @@ def test_philox_known_answer() -> None:
     st.integers(0, 2**40),
 )
 def test_draw_equals_the_twin(
-    V: int, noise: int, temperature: float, top_k: int, top_p: float, min_p: float, seed: int, position: int
+    V: int,
+    noise: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    seed: int,
+    position: int,
 ) -> None:
     logits = np.random.default_rng(noise).normal(0, 3, V).astype(np.float32)
     ids, weights = candidates(logits, temperature, top_k, top_p, min_p)
-    if top_k in (0, *range(V, 13)) and top_p == 1.0:  # nothing sorts: the draw walks the ids in order
+    if (
+        top_k in (0, *range(V, 13)) and top_p == 1.0
+    ):  # nothing sorts: the draw walks the ids in order
         order = np.argsort(ids)
         ids, weights = ids[order], weights[order]
     word = philox(seed, STREAM, position)
@@ -119,7 +128,9 @@ def test_minus_infinity_is_never_drawn() -> None:
         ((1.0, 0, 1.0, 1.1), "min_p"),
     ],
 )
-def test_options_out_of_range_are_refused(options: tuple[float, int, float, float], reason: str) -> None:
+def test_options_out_of_range_are_refused(
+    options: tuple[float, int, float, float], reason: str
+) -> None:
     with pytest.raises(ValueError, match=reason):
         _C.sample(np.zeros(4, np.float32), *options, 0, 0)
 

@@ -9,15 +9,46 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
-
 from tiny import SPECIALS, train_tokenizer, write_model
+from tokenizers import Tokenizer
 
 _C = pytest.importorskip("gristmill._C")
 pytest.importorskip("gguf")
 
-TRICKY = ["'", "'s", "'re", "'LL", " ", "  ", "\n", "\t", "\r\n", "\x85", "\xa0", "\u2028", "\u3000", "\u200b"]
-TRICKY += ["a", "é", "Ω", "日本", "1", "²", "٣", "Ⅷ", "!", "_", "=>", "🙂", "e\u0301", "\ufeff", *SPECIALS, "<|fim"]
+TRICKY = [
+    "'",
+    "'s",
+    "'re",
+    "'LL",
+    " ",
+    "  ",
+    "\n",
+    "\t",
+    "\r\n",
+    "\x85",
+    "\xa0",
+    "\u2028",
+    "\u3000",
+    "\u200b",
+]
+TRICKY += [
+    "a",
+    "é",
+    "Ω",
+    "日本",
+    "1",
+    "²",
+    "٣",
+    "Ⅷ",
+    "!",
+    "_",
+    "=>",
+    "🙂",
+    "e\u0301",
+    "\ufeff",
+    *SPECIALS,
+    "<|fim",
+]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +84,9 @@ def random_text(rng: random.Random, code: list[str]) -> str:
 
 
 def test_equals_the_library_on_5000_texts(pair: tuple[object, Tokenizer, Tokenizer]) -> None:
-    code = [path.read_text(errors="ignore") for path in sorted(Path(json.__file__).parent.glob("*.py"))]
+    code = [
+        path.read_text(errors="ignore") for path in sorted(Path(json.__file__).parent.glob("*.py"))
+    ]
     rng = random.Random(11)
     for _ in range(5000):
         check(pair, random_text(rng, code))
@@ -65,15 +98,21 @@ def test_equals_the_library_on_5000_texts(pair: tuple[object, Tokenizer, Tokeniz
 @example("   x")
 @example("a   \n\n  b \t")
 @example("we'll've'sx'S")
-def test_equals_the_library_on_any_text(pair: tuple[object, Tokenizer, Tokenizer], text: str) -> None:
+def test_equals_the_library_on_any_text(
+    pair: tuple[object, Tokenizer, Tokenizer], text: str
+) -> None:
     check(pair, text)
 
 
-def test_every_code_point_has_the_library_s_class(pair: tuple[object, Tokenizer, Tokenizer]) -> None:
+def test_every_code_point_has_the_library_s_class(
+    pair: tuple[object, Tokenizer, Tokenizer],
+) -> None:
     """In 'a?1?!? ?' the class of ? decides where the pieces end."""
     points = [p for p in range(0x110000) if not 0xD800 <= p < 0xE000]
     for start in range(0, len(points), 4096):
-        check(pair, "".join(f"a{chr(p)}1{chr(p)}! {chr(p)}" for p in points[start : start + 4096 : 7]))
+        check(
+            pair, "".join(f"a{chr(p)}1{chr(p)}! {chr(p)}" for p in points[start : start + 4096 : 7])
+        )
 
 
 @given(st.binary(max_size=60))
@@ -108,7 +147,10 @@ def test_foreign_ids_are_refused(pair: tuple[object, Tokenizer, Tokenizer], id: 
 SPOILERS = {
     "model": (lambda d: d["model"].update(type="Unigram"), "not BPE"),
     "normalizer": (lambda d: d.update(normalizer={"type": "NFC"}), "normalizer"),
-    "prefix space": (lambda d: d["pre_tokenizer"].update(add_prefix_space=True), "add_prefix_space"),
+    "prefix space": (
+        lambda d: d["pre_tokenizer"].update(add_prefix_space=True),
+        "add_prefix_space",
+    ),
     "pre-tokenizer": (lambda d: d.update(pre_tokenizer={"type": "Whitespace"}), "not ByteLevel"),
     "large id": (lambda d: d["model"]["vocab"].update(zz=5000), "5000"),
 }

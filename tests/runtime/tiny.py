@@ -1,4 +1,4 @@
-"""Tiny random llama models for tests: a Hugging Face folder and its GGUF, made without the engine."""
+"""Tiny random llamas for tests: a Hugging Face folder and its GGUF, without the engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 SPECIALS = ("<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>")
 TEXT = [
     "def add(left, right):\n    return left + right\n\n\n",
-    "class Node:\n    def __init__(self, value):\n        self.value = value\n        self.next = None\n",
+    "class Node:\n    def __init__(self, value):\n        self.value = value\n",
     "import os\nfor name in sorted(os.listdir('.')):\n    print(name, len(name), 12345)\n",
     "it's they'll we've I'm you're he'd can't   \n\n\t\tif x == 1:  # naïve café 日本語 中文\n",
 ]
@@ -112,7 +112,9 @@ def write_folder(folder: Path, shape: Shape | None = None, seed: int = 7) -> Pat
     return folder
 
 
-def write_model(folder: Path, shape: Shape | None = None, seed: int = 7, dtype: str = "f32", **extra: Any) -> Path:
+def write_model(
+    folder: Path, shape: Shape | None = None, seed: int = 7, dtype: str = "f32", **extra: Any
+) -> Path:
     """The folder of `write_folder` and its GGUF; returns the GGUF's path."""
     from gristmill.checkpoint.gguf import write_gguf
 

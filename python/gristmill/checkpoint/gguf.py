@@ -1,8 +1,8 @@
 """Writes a Hugging Face llama folder as one GGUF file that gristmill's runtime and llama.cpp run.
 
-Besides the weights and the tokenizer the file carries, under `gristmill.*`, a sha256 of every tensor and of
-the metadata itself, so that a reader detects every changed byte. GGUF `llama` rotates neighbouring pairs
-where Hugging Face rotates halves: rows of q and k are permuted per head on the way out.
+Besides weights and tokenizer the file carries, under `gristmill.*`, a sha256 of every tensor and
+of the metadata itself, so that a reader detects every changed byte. GGUF `llama` rotates
+neighbouring pairs where Hugging Face rotates halves: rows of q and k are permuted per head.
 """
 
 from __future__ import annotations
@@ -55,13 +55,17 @@ class Vocabulary:
 
 
 def write_gguf(
-    folder: Path, path: Path, *, dtype: str = "f32", extra: Mapping[str, str | Sequence[str]] | None = None
+    folder: Path,
+    path: Path,
+    *,
+    dtype: str = "f32",
+    extra: Mapping[str, str | Sequence[str]] | None = None,
 ) -> None:
     """Write the llama model in `folder` (config.json, model.safetensors, tokenizer.json) to `path`.
 
-    dtype: of the matrices, 'f32' or 'bf16' (rounded to nearest even); norms stay f32. extra: further
-    metadata, strings or lists of strings. The file appears whole or not at all. Raises DataError where
-    the folder is no model that GGUF's `llama` can express, StorageError where writing fails.
+    dtype: of the matrices, 'f32' or 'bf16' (rounded to nearest even); norms stay f32. extra:
+    further metadata, strings or lists of strings. The file appears whole or not at all. Raises
+    DataError where GGUF's `llama` cannot express the model, StorageError where writing fails.
     """
     if dtype not in DTYPES:
         raise DataError(f"GGUF dtype {dtype!r} given, allowed: {', '.join(DTYPES)}")
@@ -82,7 +86,7 @@ def write_gguf(
 
 
 def read_vocabulary(path: Path, vocab_size: int) -> Vocabulary:
-    """Tokens, merges and special ids of a byte-level BPE `tokenizer.json`, filled up to `vocab_size`.
+    """Tokens, merges and special ids of a byte-level BPE `tokenizer.json`, `vocab_size` in all.
 
     Raises DataError where the tokenizer is not GPT-2's kind: the file could not say what it does.
     """
@@ -92,7 +96,7 @@ def read_vocabulary(path: Path, vocab_size: int) -> Vocabulary:
     by_id = {int(i): text for text, i in data["model"]["vocab"].items()}
     by_id.update({i: str(t["content"]) for i, t in added.items()})
     if not by_id or max(by_id) >= vocab_size:
-        raise DataError(f"{path} has token id {max(by_id, default=-1)}, config.json says vocab_size {vocab_size}")
+        raise DataError(f"{path} has token id {max(by_id, default=-1)}, vocab_size is {vocab_size}")
     tokens = [by_id.get(i, f"[PAD{i}]") for i in range(vocab_size)]
     types = [NORMAL if i in by_id else UNUSED for i in range(vocab_size)]
     for i, token in added.items():
@@ -103,7 +107,7 @@ def read_vocabulary(path: Path, vocab_size: int) -> Vocabulary:
 
 
 def permute(weight: npt.NDArray[Any], heads: int) -> npt.NDArray[Any]:
-    """Rows (heads * head_dim, ...) from halves (x0..., y0...) to pairs (x0, y0, ...) within each head."""
+    """Rows (heads * head_dim, ...) from halves (x0, .., y0, ..) to pairs (x0, y0, ..) per head."""
     head_dim = weight.shape[0] // heads
     split = weight.reshape(heads, 2, head_dim // 2, *weight.shape[1:])
     return np.ascontiguousarray(split.swapaxes(1, 2)).reshape(weight.shape)
@@ -113,7 +117,9 @@ def _gguf_package() -> Any:
     try:
         import gguf
     except ImportError as error:
-        raise MissingExtraError("writing GGUF needs the gguf package: pip install 'gristmill[run]'") from error
+        raise MissingExtraError(
+            "writing GGUF needs the gguf package: pip install 'gristmill[run]'"
+        ) from error
     return gguf
 
 
@@ -139,7 +145,9 @@ def _check_config(config: Mapping[str, Any]) -> None:
     }
     for key, allowed in expected.items():
         if config.get(key) not in allowed:
-            raise DataError(f"config.json: {key} is {config.get(key)!r}, GGUF export allows {allowed[0]!r}")
+            raise DataError(
+                f"config.json: {key} is {config.get(key)!r}, GGUF export allows {allowed[0]!r}"
+            )
 
 
 def _check_tokenizer(data: Mapping[str, Any], path: Path) -> None:
@@ -155,7 +163,9 @@ def _check_tokenizer(data: Mapping[str, Any], path: Path) -> None:
     ]
     reasons = [text for bad, text in wrong if bad]
     if reasons:
-        raise DataError(f"{path} is no GPT-2 byte-level BPE ({'; '.join(reasons)}): GGUF export needs one")
+        raise DataError(
+            f"{path} is no GPT-2 byte-level BPE ({'; '.join(reasons)}): GGUF export needs one"
+        )
 
 
 def _read_safetensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
@@ -189,7 +199,9 @@ def _gguf_tensors(
     kv_heads = int(config.get("num_key_value_heads") or heads)
     names = {"model.embed_tokens": "token_embd"}
     for i in range(int(config["num_hidden_layers"])):
-        names |= {f"model.layers.{i}.{ours}": f"blk.{i}.{theirs}" for ours, theirs in BLOCK_NAMES.items()}
+        names |= {
+            f"model.layers.{i}.{ours}": f"blk.{i}.{theirs}" for ours, theirs in BLOCK_NAMES.items()
+        }
     names["model.norm"] = "output_norm"
     tied = bool(config.get("tie_word_embeddings"))
     if not tied:
@@ -198,7 +210,10 @@ def _gguf_tensors(
     known = {f"{ours}.weight" for ours in names} | ({"lm_head.weight"} if tied else set())
     unknown = sorted(set(tensors) - known)
     if missing or unknown:
-        raise DataError(f"model.safetensors does not match config.json: missing {missing[:3]}, unknown {unknown[:3]}")
+        raise DataError(
+            f"model.safetensors does not match config.json: "
+            f"missing {missing[:3]}, unknown {unknown[:3]}"
+        )
     out = {}
     for ours, theirs in names.items():
         weight = tensors[f"{ours}.weight"]
@@ -223,7 +238,9 @@ def _write(
     for name, tensor in tensors.items():
         as_bf16 = dtype == "bf16" and tensor.ndim > 1
         kind = gguf.GGMLQuantizationType.BF16
-        stored[name] = gguf.quants.quantize(tensor, kind) if as_bf16 else np.ascontiguousarray(tensor)
+        stored[name] = (
+            gguf.quants.quantize(tensor, kind) if as_bf16 else np.ascontiguousarray(tensor)
+        )
     writer = gguf.GGUFWriter(path, "llama")
     try:
         _add_config(writer, config, dtype)
@@ -233,7 +250,8 @@ def _write(
         writer.add_string(HEADER_KEY, "0" * 64)
         writer.add_array("gristmill.digest.names", list(stored))
         writer.add_array(
-            "gristmill.digest.sha256", [hashlib.sha256(t.tobytes()).hexdigest() for t in stored.values()]
+            "gristmill.digest.sha256",
+            [hashlib.sha256(t.tobytes()).hexdigest() for t in stored.values()],
         )
         for name, array in stored.items():
             raw = gguf.GGMLQuantizationType.BF16 if array.dtype == np.uint8 else None
@@ -270,7 +288,9 @@ def _rope_theta(config: Mapping[str, Any]) -> float:
     """Base of the rotation: `rope_theta`, which newer transformers keep under `rope_parameters`."""
     parameters = config.get("rope_parameters") or {}
     if parameters.get("rope_type", "default") != "default":
-        raise DataError(f"config.json: rope_type {parameters['rope_type']!r}, GGUF export allows 'default'")
+        raise DataError(
+            f"config.json: rope_type {parameters['rope_type']!r}, GGUF export allows 'default'"
+        )
     return float(config.get("rope_theta") or parameters.get("rope_theta") or 10000.0)
 
 
@@ -299,7 +319,7 @@ def _add_extra(writer: Any, key: str, value: str | Sequence[str]) -> None:
 
 
 def _seal(path: Path) -> None:
-    """Put the digest of the metadata in its place: sha256 up to the tensor data, its own digits as '0'."""
+    """Write the digest of the metadata: sha256 up to the tensor data, its own digits as '0'."""
     reader = _gguf_package().GGUFReader(path)
     field = reader.fields[HEADER_KEY]
     data_start = int(reader.data_offset)
@@ -313,4 +333,3 @@ def _seal(path: Path) -> None:
         file.write(hashlib.sha256(header).hexdigest().encode("ascii"))
         file.flush()
         os.fsync(file.fileno())
-
