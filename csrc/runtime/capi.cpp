@@ -23,6 +23,20 @@ struct gristmill_session {
 
 namespace {
 
+// Not operator new: the library must link without libstdc++.
+template <class T>
+T* create() {
+  void* p = std::malloc(sizeof(T));
+  return p == nullptr ? nullptr : new (p) T;
+}
+
+template <class T>
+void destroy(T* object) {
+  if (object == nullptr) return;
+  object->~T();
+  std::free(object);
+}
+
 int report(gristmill_error* to, const Error& from, int code) {
   if (to == nullptr || to->struct_size < sizeof(gristmill_error)) return code;
   to->offset = from.offset;
@@ -43,12 +57,12 @@ int open_model(gristmill_model** out, const char* path, const void* data, int64_
   *out = nullptr;
   if (path == nullptr && (data == nullptr || bytes < 1))
     return report(error, "neither a path nor bytes are given", GRISTMILL_BAD_ARGUMENT);
-  auto* m = new (std::nothrow) gristmill_model;
+  auto* m = create<gristmill_model>();
   if (m == nullptr) return report(error, "out of memory", GRISTMILL_NO_MEMORY);
   Error e;
   const bool ok = path != nullptr ? m->model.open(path, verify != 0, &e) : m->model.open_memory(data, bytes, verify != 0, &e);
   if (ok) return *out = m, GRISTMILL_OK;
-  delete m;
+  destroy(m);
   return report(error, e, GRISTMILL_BAD_FILE);
 }
 
@@ -68,7 +82,7 @@ int gristmill_model_open_memory(gristmill_model** model, const void* data, int64
   return open_model(model, nullptr, data, bytes, verify, error);
 }
 
-void gristmill_model_close(gristmill_model* model) { delete model; }
+void gristmill_model_close(gristmill_model* model) { destroy(model); }
 
 int64_t gristmill_vocab_size(const gristmill_model* m) { return m->model.config().vocab_size; }
 int64_t gristmill_context_length(const gristmill_model* m) { return m->model.config().n_ctx; }
@@ -125,15 +139,15 @@ int gristmill_plan(const gristmill_model* m, int64_t n_ctx, int64_t* bytes, gris
 int gristmill_session_new(gristmill_session** out, const gristmill_model* model, int64_t n_ctx, gristmill_error* error) {
   if (out == nullptr || model == nullptr) return report(error, "session or model is NULL", GRISTMILL_BAD_ARGUMENT);
   *out = nullptr;
-  auto* s = new (std::nothrow) gristmill_session;
+  auto* s = create<gristmill_session>();
   if (s == nullptr) return report(error, "out of memory", GRISTMILL_NO_MEMORY);
   Error e;
   if (s->session.init(&model->model, n_ctx, &e)) return *out = s, GRISTMILL_OK;
-  delete s;
+  destroy(s);
   return report(error, e, GRISTMILL_BAD_ARGUMENT);
 }
 
-void gristmill_session_close(gristmill_session* session) { delete session; }
+void gristmill_session_close(gristmill_session* session) { destroy(session); }
 int64_t gristmill_session_length(const gristmill_session* session) { return session->session.length(); }
 
 int gristmill_session_truncate(gristmill_session* session, int64_t n, gristmill_error* error) {

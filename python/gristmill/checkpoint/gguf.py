@@ -172,7 +172,7 @@ def _read_safetensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
     from safetensors import SafetensorError, deserialize
 
     try:
-        entries = deserialize(path.read_bytes())
+        entries = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     except SafetensorError as error:
