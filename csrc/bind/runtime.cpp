@@ -76,16 +76,16 @@ std::shared_ptr<Model> open_model(const std::string& path, bool verify) {
 }
 
 std::shared_ptr<Model> from_tensors(const py::dict& config, const std::map<std::string, Array>& tensors) {
-  const auto size = [&](const char* key) {
+  const auto get = [&](const char* key) -> py::object {
     if (!config.contains(key)) throw py::value_error(std::string("config has no ") + key);
-    return config[key].cast<int64_t>();
+    return config[key];
   };
+  const auto size = [&](const char* key) { return get(key).cast<int64_t>(); };
   runtime::LlamaConfig c;
   c.vocab_size = size("vocab_size"), c.hidden_size = size("hidden_size"), c.n_layers = size("num_hidden_layers");
   c.intermediate_size = size("intermediate_size"), c.n_heads = size("num_attention_heads");
   c.n_kv_heads = size("num_key_value_heads"), c.head_dim = size("head_dim"), c.n_ctx = size("max_position_embeddings");
-  size("rms_norm_eps"), size("rope_theta");
-  c.norm_eps = config["rms_norm_eps"].cast<float>(), c.rope_theta = config["rope_theta"].cast<float>();
+  c.norm_eps = get("rms_norm_eps").cast<float>(), c.rope_theta = get("rope_theta").cast<float>();
   auto m = std::make_shared<Model>();
   std::vector<runtime::NamedView> views;
   for (const auto& [name, array] : tensors) {

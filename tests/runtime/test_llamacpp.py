@@ -14,7 +14,8 @@ pytest.importorskip("gguf")
 xllamacpp = pytest.importorskip("xllamacpp")
 
 SHAPES = [Shape(), Shape(tied=False, heads=6, kv_heads=2, head_dim=16, hidden=96, vocab=333)]
-STEPS, CLOSE = 24, 1e-3
+STEPS = 24
+CLOSE = {"f32": 1e-3, "bf16": 0.5}  # gap of the best two below which the choice may differ
 
 
 def server(path: Path) -> Any:
@@ -29,38 +30,45 @@ def server(path: Path) -> Any:
     return xllamacpp.Server(params)
 
 
+def answer(llama: Any, ids: list[int]) -> list[Any]:
+    """llama.cpp's next token with its best five; none where it withholds half a character."""
+    request = {"prompt": ids, "n_predict": 1, "temperature": 0, "n_probs": 5}
+    choice = llama.handle_completions(request)["choices"][0]
+    return list((choice.get("logprobs") or {}).get("content") or [])
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=["tied", "untied"])
-@pytest.mark.parametrize(("dtype", "bound"), [("f32", 1e-4), ("bf16", 0.05)])
-def test_llama_cpp_agrees(shape: Shape, dtype: str, bound: float, tmp_path: Path) -> None:
-    """f32: 1e-4 nats. bf16: llama.cpp rounds the activations to bf16 too, we do not."""
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_llama_cpp_agrees(shape: Shape, dtype: str, tmp_path: Path) -> None:
+    """f32: every one of the best five within 1e-4 nats (measured 4.3e-5).
+
+    bf16: llama.cpp rounds the activations too, we do not, and random weights make the most of it:
+    root mean square 0.016 and 0.074 measured; unpermuted heads or swapped tensors give above 1.
+    """
     path = write_model(tmp_path, shape, dtype=dtype)
     model = _C.Model(str(path), True)
     prompt = model.tokenize(b"def add(left, right):\n    return", False)
-    theirs = server(path).handle_completions(
-        {
-            "prompt": prompt,
-            "n_predict": STEPS,
-            "temperature": 0,
-            "n_probs": 5,
-            "ignore_eos": True,
-            "cache_prompt": False,
-        }
-    )["choices"][0]["logprobs"]["content"]
-    session = _C.Session(model, 128)
+    llama, session, ids = server(path), _C.Session(model, 128), list(prompt)
     logits = session.eval(prompt)
-    compared = 0
-    for step in theirs:
+    differences: list[float] = []
+    steps = 0
+    for _ in range(STEPS):
         wide = logits.astype(np.float64)
         log_probabilities = wide - wide.max() - np.log(np.exp(wide - wide.max()).sum())
-        for entry in step["top_logprobs"]:
-            assert abs(entry["logprob"] - log_probabilities[entry["id"]]) <= bound
         first, second = np.sort(wide)[:-3:-1]
-        if first - second < max(CLOSE, 2 * bound):
-            break
-        assert step["id"] == int(np.argmax(logits))
-        compared += 1
-        logits = session.eval([step["id"]])
-    assert compared > 0
+        mine = int(np.argmax(logits))
+        for step in answer(llama, ids):
+            for entry in step["top_logprobs"]:
+                differences.append(abs(entry["logprob"] - log_probabilities[entry["id"]]))
+            assert step["id"] == mine or first - second < CLOSE[dtype]
+            steps += 1
+        ids.append(mine)
+        logits = session.eval([mine])
+    assert steps > STEPS // 2
+    if dtype == "f32":
+        assert max(differences) <= 1e-4
+    else:
+        assert np.sqrt(np.mean(np.square(differences))) <= 0.15
 
 
 def test_llama_cpp_tokenizes_as_we_do(tmp_path: Path) -> None:
