@@ -1,0 +1,198 @@
+"""What a deployed file carries: self-test vectors, references; no write leaves half a file."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny import Shape, write_folder
+
+_C = pytest.importorskip("gristmill._C")
+gguf = pytest.importorskip("gguf")
+
+from gristmill.checkpoint import reference, selftest  # noqa: E402
+from gristmill.checkpoint.gguf import write_gguf  # noqa: E402
+from gristmill.errors import ArtifactError, DataError, StorageError  # noqa: E402
+
+PROMPTS = ["def add(left", "<|fim_prefix|>for<|fim_suffix|>:\n<|fim_middle|>", "import os\n"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("deployed"))
+
+
+def deployed(
+    folder: Path, path: Path, change: Callable[[dict[str, Any]], object] | None = None
+) -> Path:
+    """A GGUF with vectors; `change` may spoil the metadata before it is written."""
+    write_gguf(folder, path)
+    vectors = selftest.make_vectors(_C.Model(str(path), True), PROMPTS, 6, 1e-3)
+    assert vectors
+    assert all(v.ids and v.gap >= 1e-3 for v in vectors)
+    extra: dict[str, Any] = dict(selftest.metadata(vectors))
+    if change is not None:
+        change(extra)
+    write_gguf(folder, path, extra=extra)
+    return path
+
+
+def test_vectors_hold_in_this_and_in_a_fresh_process(folder: Path, tmp_path: Path) -> None:
+    path = deployed(folder, tmp_path / "model.gguf")
+    stored = _C.Model(str(path), True).metadata[selftest.PROMPTS_KEY]
+    assert selftest.check(path) == len(stored)
+    assert selftest.check_in_fresh_process(path) == (len(stored), "")
+
+
+def wrong_token(extra: dict[str, Any]) -> None:
+    ids = json.loads(extra[selftest.IDS_KEY][0])
+    extra[selftest.IDS_KEY][0] = json.dumps([(ids[0] + 1) % 331, *ids[1:]])
+
+
+SPOILED = {
+    "another token": (wrong_token, "prompt 0 gives token"),
+    "no ids": (lambda e: e.pop(selftest.IDS_KEY), "do not belong together"),
+    "too few ids": (lambda e: e[selftest.IDS_KEY].pop(), "do not belong together"),
+    "not a list": (lambda e: e[selftest.IDS_KEY].__setitem__(0, "12"), "no list of numbers"),
+    "a word": (lambda e: e[selftest.IDS_KEY].__setitem__(0, "[1, x]"), "no list of numbers"),
+    "negative": (lambda e: e[selftest.IDS_KEY].__setitem__(0, "[-1]"), "no list of numbers"),
+    "cut": (lambda e: e[selftest.IDS_KEY].__setitem__(0, "[1, 2"), "no list of numbers"),
+    "huge": (
+        lambda e: e[selftest.IDS_KEY].__setitem__(0, "[99999999999999]"),
+        "no list of numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_wrong_vector_is_found(name: str, folder: Path, tmp_path: Path) -> None:
+    change, reason = SPOILED[name]
+    path = deployed(folder, tmp_path / "model.gguf", change)
+    with pytest.raises(ArtifactError, match=reason):
+        selftest.check(path)
+
+
+def test_the_fresh_process_reports_why(folder: Path, tmp_path: Path) -> None:
+    path = deployed(folder, tmp_path / "model.gguf", wrong_token)
+    count, reason = selftest.check_in_fresh_process(path)
+    assert count == 0
+    assert "prompt 0 gives token" in reason
+
+
+def test_a_close_choice_ends_a_vector(folder: Path, tmp_path: Path) -> None:
+    write_gguf(folder, tmp_path / "m.gguf")
+    model = _C.Model(str(tmp_path / "m.gguf"), True)
+    assert selftest.make_vectors(model, PROMPTS, 6, 1e9) == []
+
+
+def test_reference_distributions(folder: Path, tmp_path: Path) -> None:
+    write_gguf(folder, tmp_path / "m.gguf")
+    model = _C.Model(str(tmp_path / "m.gguf"), True)
+    rng = np.random.default_rng(2)
+    documents = [rng.integers(0, 300, n).tolist() for n in (5, 40, 127, 200, 1)]
+    found = reference.measure(model, documents, 2, 7)
+    assert found == reference.measure(model, documents, 2, 7)
+    assert {name: d["n"] for name, d in found.items()} == {
+        "answer_entropy": 2,
+        "answer_logprob": 2,
+        "answer_repeated_4grams": 2,
+        "prompt_entropy": 4,
+        "prompt_fallback_share": 4,
+        "prompt_nll": 4,
+        "prompt_non_ascii_share": 4,
+        "prompt_tokens": 4,
+        "prompt_unique_share": 4,
+    }
+    assert found["prompt_tokens"]["edges"][0] == 5
+    assert found["prompt_tokens"]["edges"][-1] == 200
+    assert 0 < found["prompt_entropy"]["mean"] < np.log(331)
+    logits = _C.Session(model, 128).eval_all(documents[1])
+    log_p = reference.log_softmax(logits)
+    nll = -log_p[np.arange(39), documents[1][1:]].mean()
+    assert found["prompt_nll"]["edges"][0] - 1e-6 <= nll <= found["prompt_nll"]["edges"][-1] + 1e-6
+
+
+@pytest.mark.parametrize(
+    "step", ["write_tensors_to_file", "write_kv_data_to_file", "replace", "fsync"]
+)
+def test_a_failed_write_keeps_the_old_file(
+    step: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.gguf"
+    write_gguf(folder, path)
+    before = path.read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if step == "replace":
+        monkeypatch.setattr(Path, "replace", full)
+    elif step == "fsync":
+        monkeypatch.setattr("os.fsync", full)
+    else:
+        monkeypatch.setattr(gguf.GGUFWriter, step, full)
+    with pytest.raises(StorageError, match="No space left"):
+        write_gguf(folder, path, extra={"general.name": "new"})
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model.gguf"]
+
+
+def edit_config(folder: Path, target: Path, **changes: object) -> Path:
+    target.mkdir()
+    for name in ("model.safetensors", "tokenizer.json"):
+        (target / name).write_bytes((folder / name).read_bytes())
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (target / "config.json").write_text(json.dumps(config))
+    return target
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model_type": "gpt2"}, "model_type"),
+        ({"attention_bias": True}, "attention_bias"),
+        ({"hidden_act": "gelu"}, "hidden_act"),
+        ({"rope_scaling": {"type": "linear", "factor": 2}}, "rope_scaling"),
+        ({"num_hidden_layers": 3}, "missing"),
+        ({"num_hidden_layers": 1}, "unknown"),
+        ({"tie_word_embeddings": False}, "lm_head"),
+        ({"vocab_size": 20}, "token id"),
+    ],
+)
+def test_models_that_gguf_cannot_express_are_refused(
+    changes: dict[str, object], reason: str, folder: Path, tmp_path: Path
+) -> None:
+    source = edit_config(folder, tmp_path / "hf", **changes)
+    with pytest.raises(DataError, match=reason):
+        write_gguf(source, tmp_path / "model.gguf")
+    assert not (tmp_path / "model.gguf").exists()
+
+
+def test_missing_and_damaged_inputs_are_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"config\.json"):
+        write_gguf(tmp_path, tmp_path / "m.gguf")
+    source = edit_config(folder, tmp_path / "hf")
+    (source / "model.safetensors").write_bytes(b"\0" * 40)
+    with pytest.raises(DataError, match="safetensors"):
+        write_gguf(source, tmp_path / "m.gguf")
+    with pytest.raises(DataError, match="f16"):
+        write_gguf(folder, tmp_path / "m.gguf", dtype="f16")
+
+
+def test_writing_twice_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_gguf(folder, tmp_path / name, dtype="bf16", extra={"gristmill.report": "{}"})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_vocabulary_larger_than_the_tokenizer_is_filled(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, Shape(vocab=700))
+    write_gguf(folder, tmp_path / "m.gguf")
+    model = _C.Model(str(tmp_path / "m.gguf"), True)
+    assert model.vocab_size == 700
+    assert model.token_bytes(699) == b"[PAD699]"
