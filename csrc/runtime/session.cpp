@@ -107,7 +107,17 @@ int64_t Session::workspace_bytes(const Model& model, int64_t n_ctx) {
   return most;
 }
 
+namespace {
+
+bool cache_fits(const LlamaConfig& c, int64_t n_ctx) {  // in double: a damaged file may make the product overflow
+  const double rows = static_cast<double>(c.n_layers) * static_cast<double>(n_ctx);
+  return rows * static_cast<double>(c.n_kv_heads) * static_cast<double>(c.head_dim) < 1e14;
+}
+
+}  // namespace
+
 int64_t Session::plan(const Model& model, int64_t n_ctx) {
+  if (!cache_fits(model.config(), n_ctx)) return INT64_MAX;
   Buffers unused{};
   return place(model.config(), n_ctx, workspace_bytes(model, n_ctx), nullptr, &unused);
 }
@@ -117,6 +127,8 @@ bool Session::init(const Model* model, int64_t n_ctx, Error* error) {
   if (n_ctx < 1 || n_ctx > c.n_ctx)
     return fail(error, -1, "context of %lld tokens given, this model allows 1 to %lld", static_cast<long long>(n_ctx),
                 static_cast<long long>(c.n_ctx));
+  if (!cache_fits(c, n_ctx))
+    return fail(error, -1, "the cache of %lld tokens is larger than any memory", static_cast<long long>(n_ctx));
   model_ = model, n_ctx_ = n_ctx;
   workspace_bytes_ = workspace_bytes(*model, n_ctx);
   block_bytes_ = place(c, n_ctx, workspace_bytes_, nullptr, &b_);

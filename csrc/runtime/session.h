@@ -17,7 +17,7 @@ class Session {
 
   // The model must outlive the session. All memory is taken here, for the table and the threads of this moment.
   [[nodiscard]] bool init(const Model* model, int64_t n_ctx, Error* error);
-  static int64_t plan(const Model& model, int64_t n_ctx);  // bytes that init takes
+  static int64_t plan(const Model& model, int64_t n_ctx);  // bytes that init takes; INT64_MAX: too many to count
 
   // Appends n ids. logits (V) of the last one, or with every = true (n, V) of each.
   [[nodiscard]] bool eval(const int32_t* ids, int64_t n, bool every, float* logits, Error* error);

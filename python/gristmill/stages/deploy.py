@@ -128,7 +128,7 @@ def _difference_from_saved(folder: Path, model: Any, documents: list[list[int]])
         raise ArtifactError("the validation split holds no tokens to compare with; run split again")
     saved = gm.models.from_pretrained(folder)
     with gm.no_grad():
-        expected = np.asarray(saved(gm.from_numpy(np.array([ids], np.int32))).numpy())[0]
+        expected = saved(np.array([ids], np.int32)).numpy()[0]
     got = _C.Session(model, len(ids)).eval_all(ids)
     return float(np.abs(got.astype(np.float64) - expected).max())
 
