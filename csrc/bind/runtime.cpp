@@ -18,7 +18,7 @@ using Logits = py::array_t<float, py::array::c_style>;
 
 struct Model {
   runtime::Model model;
-  py::object metadata = py::none();        // made on first use
+  py::object metadata = py::none();         // made on first use
   std::vector<std::shared_ptr<void>> keep;  // memory of live tensors
   std::string digest;
 };
@@ -119,7 +119,8 @@ std::vector<int32_t> tokenize(const Model& m, std::string_view bytes, bool speci
 std::string token_bytes(const Model& m, int64_t id) {
   const runtime::Tokenizer& t = tokenizer(m);
   if (id < 0 || id >= t.vocab_size())
-    throw py::value_error("token id " + std::to_string(id) + " is outside 0 to " + std::to_string(t.vocab_size()) + " - 1");
+    throw py::value_error("token id " + std::to_string(id) + " is outside 0 to " + std::to_string(t.vocab_size()) +
+                          " - 1");
   const runtime::Str s = t.token_bytes(id);
   return {s.data, static_cast<size_t>(s.size)};
 }
@@ -211,25 +212,35 @@ GM_BIND(runtime) {
       .def_property_readonly("bos_id", [](const Model& a) { return a.model.tokenizer().bos_id; })
       .def_property_readonly("eos_id", [](const Model& a) { return a.model.tokenizer().eos_id; })
       .def("selftest", &selftest, "Compares the vectors the file carries; returns how many, raises where one differs.")
-      .def("tokenize", [](const Model& a, const py::bytes& b, bool special) { return tokenize(a, b, special); },
-           py::arg("text"), py::arg("special"))
-      .def("token_bytes", [](const Model& a, int64_t id) { return py::bytes(token_bytes(a, id)); }, py::arg("id"))
-      .def("detokenize", [](const Model& a, const std::vector<int64_t>& ids) {
-        std::string out;
-        for (const int64_t id : ids) out += token_bytes(a, id);
-        return py::bytes(out);
-      }, py::arg("ids"));
+      .def(
+          "tokenize", [](const Model& a, const py::bytes& b, bool special) { return tokenize(a, b, special); },
+          py::arg("text"), py::arg("special"))
+      .def(
+          "token_bytes", [](const Model& a, int64_t id) { return py::bytes(token_bytes(a, id)); }, py::arg("id"))
+      .def(
+          "detokenize",
+          [](const Model& a, const std::vector<int64_t>& ids) {
+            std::string out;
+            for (const int64_t id : ids) out += token_bytes(a, id);
+            return py::bytes(out);
+          },
+          py::arg("ids"));
   py::class_<Session>(m, "Session", "A key-value cache of n_ctx tokens and the forward pass of its model.")
       .def(py::init(&new_session), py::arg("model"), py::arg("n_ctx"))
-      .def("eval", [](Session& s, const std::vector<int32_t>& ids) { return eval(s, ids, false); }, py::arg("ids"),
-           "Appends ids; logits (V,) of the last.")
-      .def("eval_all", [](Session& s, const std::vector<int32_t>& ids) { return eval(s, ids, true); }, py::arg("ids"),
-           "Appends ids; logits (n, V) of each.")
-      .def("truncate", [](Session& s, int64_t n) {
-        runtime::Error error;
-        const std::lock_guard<std::mutex> lock(s.one_at_a_time);
-        if (!s.session.truncate(n, &error)) raise(error);
-      }, py::arg("n"), "Keeps the first n tokens.")
+      .def(
+          "eval", [](Session& s, const std::vector<int32_t>& ids) { return eval(s, ids, false); }, py::arg("ids"),
+          "Appends ids; logits (V,) of the last.")
+      .def(
+          "eval_all", [](Session& s, const std::vector<int32_t>& ids) { return eval(s, ids, true); }, py::arg("ids"),
+          "Appends ids; logits (n, V) of each.")
+      .def(
+          "truncate",
+          [](Session& s, int64_t n) {
+            runtime::Error error;
+            const std::lock_guard<std::mutex> lock(s.one_at_a_time);
+            if (!s.session.truncate(n, &error)) raise(error);
+          },
+          py::arg("n"), "Keeps the first n tokens.")
       .def_property_readonly("length", [](const Session& s) { return s.session.length(); })
       .def_property_readonly("n_ctx", [](const Session& s) { return s.session.n_ctx(); });
   m.def("sample", &sample, py::arg("logits").noconvert(), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"),

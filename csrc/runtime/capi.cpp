@@ -60,7 +60,8 @@ int open_model(gristmill_model** out, const char* path, const void* data, int64_
   auto* m = create<gristmill_model>();
   if (m == nullptr) return report(error, "out of memory", GRISTMILL_NO_MEMORY);
   Error e;
-  const bool ok = path != nullptr ? m->model.open(path, verify != 0, &e) : m->model.open_memory(data, bytes, verify != 0, &e);
+  const bool ok =
+      path != nullptr ? m->model.open(path, verify != 0, &e) : m->model.open_memory(data, bytes, verify != 0, &e);
   if (ok) return *out = m, GRISTMILL_OK;
   destroy(m);
   return report(error, e, GRISTMILL_BAD_FILE);
@@ -109,7 +110,8 @@ int gristmill_selftest(const gristmill_model* m, int64_t* count, gristmill_error
 
 int gristmill_tokenize(const gristmill_model* m, const char* text, int64_t bytes, int special, int32_t* ids,
                        int64_t capacity, int64_t* count, gristmill_error* error) {
-  if ((text == nullptr && bytes != 0) || bytes < 0 || capacity < 0 || count == nullptr || (ids == nullptr && capacity > 0))
+  if ((text == nullptr && bytes != 0) || bytes < 0 || capacity < 0 || count == nullptr ||
+      (ids == nullptr && capacity > 0))
     return report(error, "text, ids and count must be given, sizes must not be negative", GRISTMILL_BAD_ARGUMENT);
   *count = 0;
   if (!m->model.tokenizer().loaded()) return report(error, "the model has no tokenizer", GRISTMILL_BAD_ARGUMENT);
@@ -117,7 +119,8 @@ int gristmill_tokenize(const gristmill_model* m, const char* text, int64_t bytes
   if (!m->model.tokenizer().encode({text, bytes}, special != 0, &found))
     return report(error, "out of memory for the ids", GRISTMILL_NO_MEMORY);
   *count = found.size();
-  if (found.size() > capacity) return report(error, "the text has more tokens than there is room for", GRISTMILL_NO_ROOM);
+  if (found.size() > capacity)
+    return report(error, "the text has more tokens than there is room for", GRISTMILL_NO_ROOM);
   if (found.size() > 0) std::memcpy(ids, found.data(), static_cast<size_t>(found.size()) * sizeof(int32_t));
   return GRISTMILL_OK;
 }
@@ -136,7 +139,8 @@ int gristmill_plan(const gristmill_model* m, int64_t n_ctx, int64_t* bytes, gris
   return GRISTMILL_OK;
 }
 
-int gristmill_session_new(gristmill_session** out, const gristmill_model* model, int64_t n_ctx, gristmill_error* error) {
+int gristmill_session_new(gristmill_session** out, const gristmill_model* model, int64_t n_ctx,
+                          gristmill_error* error) {
   if (out == nullptr || model == nullptr) return report(error, "session or model is NULL", GRISTMILL_BAD_ARGUMENT);
   *out = nullptr;
   auto* s = create<gristmill_session>();

@@ -3,11 +3,12 @@
 // nothing follows the last tensor. So no byte of a file with digests can change unnoticed.
 #include "gguf.h"
 
-#include <cerrno>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <cerrno>
 
 #include "sha256.h"
 
@@ -15,23 +16,22 @@ namespace gristmill::runtime {
 namespace {
 
 constexpr int64_t kMaxString = int64_t{1} << 30;
-constexpr int64_t kMinPair = 8 + 1 + 4 + 1;              // key length, key, type, smallest value
-constexpr int64_t kMinTensor = 8 + 1 + 4 + 8 + 4 + 8;    // name length, name, n_dims, one dim, type, offset
-constexpr uint64_t kMaxEntries = 1 << 16;                // keys, tensors; a flipped count must not cost memory
-constexpr int64_t kHeader = 24;                          // magic, version, two counts
+constexpr int64_t kMinPair = 8 + 1 + 4 + 1;            // key length, key, type, smallest value
+constexpr int64_t kMinTensor = 8 + 1 + 4 + 8 + 4 + 8;  // name length, name, n_dims, one dim, type, offset
+constexpr uint64_t kMaxEntries = 1 << 16;              // keys, tensors; a flipped count must not cost memory
+constexpr int64_t kHeader = 24;                        // magic, version, two counts
 
 struct Block {
   uint32_t id;
   const char* name;
   int64_t elements, bytes;
 };
-constexpr Block kBlocks[] = {{0, "f32", 1, 4},       {1, "f16", 1, 2},       {2, "q4_0", 32, 18},
-                             {3, "q4_1", 32, 20},    {6, "q5_0", 32, 22},    {7, "q5_1", 32, 24},
-                             {8, "q8_0", 32, 34},    {10, "q2_K", 256, 84},  {11, "q3_K", 256, 110},
-                             {12, "q4_K", 256, 144}, {13, "q5_K", 256, 176}, {14, "q6_K", 256, 210},
-                             {15, "q8_K", 256, 292}, {24, "i8", 1, 1},       {25, "i16", 1, 2},
-                             {26, "i32", 1, 4},      {27, "i64", 1, 8},      {28, "f64", 1, 8},
-                             {30, "bf16", 1, 2},     {39, "mxfp4", 32, 17}};
+constexpr Block kBlocks[] = {
+    {0, "f32", 1, 4},       {1, "f16", 1, 2},       {2, "q4_0", 32, 18},    {3, "q4_1", 32, 20},
+    {6, "q5_0", 32, 22},    {7, "q5_1", 32, 24},    {8, "q8_0", 32, 34},    {10, "q2_K", 256, 84},
+    {11, "q3_K", 256, 110}, {12, "q4_K", 256, 144}, {13, "q5_K", 256, 176}, {14, "q6_K", 256, 210},
+    {15, "q8_K", 256, 292}, {24, "i8", 1, 1},       {25, "i16", 1, 2},      {26, "i32", 1, 4},
+    {27, "i64", 1, 8},      {28, "f64", 1, 8},      {30, "bf16", 1, 2},     {39, "mxfp4", 32, 17}};
 
 const Block* find_block(uint32_t type) {
   for (const Block& b : kBlocks)
@@ -73,7 +73,7 @@ Gguf::~Gguf() {
 bool Gguf::open(const char* path, bool verify, Error* error) {
   const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return fail(error, -1, "cannot open %s: %s", path, std::strerror(errno));
-  struct stat info {};
+  struct stat info{};
   if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
     close(fd);
     return fail(error, -1, "%s is not a regular file", path);
@@ -117,11 +117,10 @@ bool Gguf::read_string(int64_t* at, Str* out, const char* what, Error* error) co
 bool Gguf::parse(Error* error) {
   if (size_ < kHeader) return need(0, kHeader, "header", error);
   if (std::memcmp(base_, "GGUF", 4) != 0)
-    return fail(error, 0, "not a GGUF file: it starts with %02x %02x %02x %02x instead of 'GGUF'", base_[0],
-                base_[1], base_[2], base_[3]);
+    return fail(error, 0, "not a GGUF file: it starts with %02x %02x %02x %02x instead of 'GGUF'", base_[0], base_[1],
+                base_[2], base_[3]);
   const auto version = load<uint32_t>(4);
-  if ((version & 0xffff) == 0 && version != 0)
-    return fail(error, 4, "big-endian GGUF: convert it to little-endian");
+  if ((version & 0xffff) == 0 && version != 0) return fail(error, 4, "big-endian GGUF: convert it to little-endian");
   if (version < 2 || version > 3) return fail(error, 4, "GGUF version %u, versions 2 and 3 are read", version);
   const auto tensors = load<uint64_t>(8), pairs = load<uint64_t>(16);
   const auto room = static_cast<uint64_t>(size_ - kHeader);
@@ -141,8 +140,8 @@ bool Gguf::read_values(int64_t count, int64_t* at, Error* error) {
     const int64_t key_at = *at;
     if (!read_string(at, &v.key, "key", error)) return false;
     if (!valid_key(v.key))
-      return fail(error, key_at, "key '%.*s' is not lower_snake.dotted ASCII of 1 to 65535 bytes",
-                  printable(v.key), v.key.data);
+      return fail(error, key_at, "key '%.*s' is not lower_snake.dotted ASCII of 1 to 65535 bytes", printable(v.key),
+                  v.key.data);
     if (keys_.insert(v.key, i) >= 0)
       return fail(error, key_at, "key '%.*s' appears twice", printable(v.key), v.key.data);
     if (!need(*at, 4, "type of a value", error)) return false;
@@ -158,8 +157,8 @@ bool Gguf::read_values(int64_t count, int64_t* at, Error* error) {
         return fail(error, *at, "key '%.*s' is an array of arrays, which no reader supports", printable(v.key),
                     v.key.data);
       if (n > static_cast<uint64_t>(size_))
-        return fail(error, *at + 4, "array '%.*s' of %llu elements cannot fit the file", printable(v.key),
-                    v.key.data, static_cast<unsigned long long>(n));
+        return fail(error, *at + 4, "array '%.*s' of %llu elements cannot fit the file", printable(v.key), v.key.data,
+                    static_cast<unsigned long long>(n));
       v.count = static_cast<int64_t>(n);
       *at += 12;
     }
@@ -194,8 +193,7 @@ bool Gguf::read_elements(Value* v, int64_t* at, Error* error) {
 bool Gguf::read_alignment(Error* error) {
   const Value* v = find("general.alignment");
   if (v == nullptr) return true;
-  if (v->is_array || v->type != ValueType::u32)
-    return fail(error, v->offset, "general.alignment must be one u32");
+  if (v->is_array || v->type != ValueType::u32) return fail(error, v->offset, "general.alignment must be one u32");
   const auto n = load<uint32_t>(v->offset);
   if (n < 8 || (n & (n - 1)) != 0 || n > (1u << 20))
     return fail(error, v->offset, "general.alignment is %u, a power of two from 8 to 1048576 is allowed", n);
@@ -221,8 +219,7 @@ bool Gguf::read_tensor(TensorInfo* t, int64_t* at, Error* error) {
   const int shown = printable(t->name);
   const char* name = t->name.data;
   if (t->name.size < 1 || t->name.size > 63)
-    return fail(error, start, "tensor name has %lld bytes, 1 to 63 are allowed",
-                static_cast<long long>(t->name.size));
+    return fail(error, start, "tensor name has %lld bytes, 1 to 63 are allowed", static_cast<long long>(t->name.size));
   if (!need(*at, 4, "tensor", error)) return false;
   const auto n_dims = load<uint32_t>(*at);
   if (n_dims < 1 || n_dims > 4)
@@ -355,7 +352,8 @@ void Gguf::digest(char hex[65]) const {
 bool Gguf::as_int(const Value& v, int64_t i, int64_t* out) const {
   const int64_t at = v.offset + i * element_bytes(v.type);
   switch (v.type) {
-    case ValueType::u8: case ValueType::boolean: *out = load<uint8_t>(at); return true;
+    case ValueType::u8:
+    case ValueType::boolean: *out = load<uint8_t>(at); return true;
     case ValueType::i8: *out = load<int8_t>(at); return true;
     case ValueType::u16: *out = load<uint16_t>(at); return true;
     case ValueType::i16: *out = load<int16_t>(at); return true;

@@ -6,25 +6,36 @@
 namespace gristmill::runtime {
 
 enum class ValueType : uint32_t {
-  u8 = 0, i8 = 1, u16 = 2, i16 = 3, u32 = 4, i32 = 5, f32 = 6, boolean = 7, string = 8, array = 9,
-  u64 = 10, i64 = 11, f64 = 12
+  u8 = 0,
+  i8 = 1,
+  u16 = 2,
+  i16 = 3,
+  u32 = 4,
+  i32 = 5,
+  f32 = 6,
+  boolean = 7,
+  string = 8,
+  array = 9,
+  u64 = 10,
+  i64 = 11,
+  f64 = 12
 };
 
 enum class TensorType : uint32_t { f32 = 0, f16 = 1, bf16 = 30 };  // what the session runs
 
 struct Value {  // one key-value pair; numbers are read on demand because the file does not align them
   Str key;
-  ValueType type;      // of the elements where is_array
+  ValueType type;  // of the elements where is_array
   bool is_array;
-  int64_t count;       // elements; 1 for a scalar
-  int64_t offset;      // of the first element's bytes in the file
+  int64_t count;   // elements; 1 for a scalar
+  int64_t offset;  // of the first element's bytes in the file
 };
 
 struct TensorInfo {
   Str name;
   uint32_t type;
   int32_t n_dims;
-  int64_t dims[4];     // innermost first (a NumPy shape reversed); 1 beyond n_dims
+  int64_t dims[4];  // innermost first (a NumPy shape reversed); 1 beyond n_dims
   const uint8_t* data;
   int64_t offset, bytes;  // offset in the file
 };

@@ -64,13 +64,15 @@ bool option(const char* name, const char* value, Options* o) {
   if (!std::strcmp(name, "--min-p")) return read_float(value, &o->sampling.min_p);
   const bool seed = !std::strcmp(name, "--seed"), top_k = !std::strcmp(name, "--top-k");
   if ((!seed && !top_k) || !read_int(value, 0, &n) || (top_k && n > INT32_MAX)) return false;
-  if (seed) o->sampling.seed = static_cast<uint64_t>(n);
-  else o->sampling.top_k = static_cast<int32_t>(n);
+  if (seed)
+    o->sampling.seed = static_cast<uint64_t>(n);
+  else
+    o->sampling.top_k = static_cast<int32_t>(n);
   return true;
 }
 
 double seconds() {
-  struct timespec now {};
+  struct timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
@@ -127,15 +129,16 @@ bool build_prompt(const Options& o, Run* r) {
 void print_token(const Run& r, int32_t id, bool as_id) {
   const char* text = nullptr;
   int64_t bytes = 0;
-  if (as_id) std::printf("%d ", id);
+  if (as_id)
+    std::printf("%d ", id);
   else if (gristmill_token_bytes(r.model, id, &text, &bytes) == GRISTMILL_OK)
     std::fwrite(text, 1, static_cast<size_t>(bytes), stdout);
   std::fflush(stdout);
 }
 
 void print_stats(const Options& o, const Run& r, int64_t context, int64_t generated, const double* times) {
-  struct stat file {};
-  struct rusage used {};
+  struct stat file{};
+  struct rusage used{};
   stat(o.model, &file);
   getrusage(RUSAGE_SELF, &used);
   int64_t plan = 0;
@@ -143,8 +146,8 @@ void print_stats(const Options& o, const Run& r, int64_t context, int64_t genera
   const double mb = 1024.0 * 1024.0;
   const double weights = static_cast<double>(file.st_size) / mb, session = static_cast<double>(plan) / mb;
   const double peak = static_cast<double>(used.ru_maxrss) / 1024.0;
-  std::fprintf(stderr, "\nfile %.2f MB, session of %lld tokens %.2f MB, peak memory %.2f MB = both + %.2f MB\n", weights,
-               static_cast<long long>(context), session, peak, peak - weights - session);
+  std::fprintf(stderr, "\nfile %.2f MB, session of %lld tokens %.2f MB, peak memory %.2f MB = both + %.2f MB\n",
+               weights, static_cast<long long>(context), session, peak, peak - weights - session);
   std::fprintf(stderr, "load %.3f s, prompt %lld tokens %.1f tok/s, generated %lld tokens %.1f tok/s\n", times[0],
                static_cast<long long>(r.n), static_cast<double>(r.n) / times[1], static_cast<long long>(generated),
                times[2] > 0.0 ? static_cast<double>(generated) / times[2] : 0.0);
@@ -192,10 +195,14 @@ int main(int argc, char** argv) {
   Options o;
   for (int i = 1; i < argc; ++i) {
     if (!std::strcmp(argv[i], "--help") || !std::strcmp(argv[i], "-h")) return std::printf("%s", kUsage), 0;
-    if (argv[i][0] != '-' && o.model == nullptr) o.model = argv[i];
-    else if (flag(argv[i], &o)) continue;
-    else if (i + 1 >= argc || !option(argv[i], argv[i + 1], &o)) return usage("unknown or bad option ", argv[i]);
-    else ++i;
+    if (argv[i][0] != '-' && o.model == nullptr)
+      o.model = argv[i];
+    else if (flag(argv[i], &o))
+      continue;
+    else if (i + 1 >= argc || !option(argv[i], argv[i + 1], &o))
+      return usage("unknown or bad option ", argv[i]);
+    else
+      ++i;
   }
   if (o.model == nullptr) return usage("no model given", "");
   if (o.prompt == nullptr && !o.selftest) return usage("no prompt given (-p)", "");

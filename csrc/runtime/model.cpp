@@ -47,9 +47,7 @@ float f16_to_f32(uint16_t h) {  // exact
 
 }  // namespace
 
-bool Model::open(const char* path, bool verify, Error* error) {
-  return file_.open(path, verify, error) && load(error);
-}
+bool Model::open(const char* path, bool verify, Error* error) { return file_.open(path, verify, error) && load(error); }
 
 bool Model::open_memory(const void* data, int64_t bytes, bool verify, Error* error) {
   return file_.open_memory(data, bytes, verify, error) && load(error);
@@ -78,19 +76,18 @@ bool Model::read_config(Error* error) {
       file_.find_tensor(str("rope_freqs.weight")) != nullptr)
     return fail(error, -1, "this llama has scaled rotation or experts, which are not supported");
   int64_t rotated = 0, value_dim = 0;
-  const bool sizes =
-      read_size(file_, "llama.context_length", -1, &c.n_ctx, error) &&
-      read_size(file_, "llama.embedding_length", -1, &c.hidden_size, error) &&
-      read_size(file_, "llama.block_count", -1, &c.n_layers, error) &&
-      read_size(file_, "llama.feed_forward_length", -1, &c.intermediate_size, error) &&
-      read_size(file_, "llama.attention.head_count", -1, &c.n_heads, error) &&
-      read_size(file_, "llama.attention.head_count_kv", c.n_heads, &c.n_kv_heads, error) &&
-      read_size(file_, "llama.attention.key_length", c.hidden_size / c.n_heads, &c.head_dim, error) &&
-      read_size(file_, "llama.attention.value_length", c.hidden_size / c.n_heads, &value_dim, error) &&
-      read_size(file_, "llama.rope.dimension_count", c.head_dim, &rotated, error) &&
-      read_size(file_, "llama.vocab_size", embedding->dims[1], &c.vocab_size, error) &&
-      read_float(file_, "llama.attention.layer_norm_rms_epsilon", -1.0, &c.norm_eps, error) &&
-      read_float(file_, "llama.rope.freq_base", 10000.0, &c.rope_theta, error);
+  const bool sizes = read_size(file_, "llama.context_length", -1, &c.n_ctx, error) &&
+                     read_size(file_, "llama.embedding_length", -1, &c.hidden_size, error) &&
+                     read_size(file_, "llama.block_count", -1, &c.n_layers, error) &&
+                     read_size(file_, "llama.feed_forward_length", -1, &c.intermediate_size, error) &&
+                     read_size(file_, "llama.attention.head_count", -1, &c.n_heads, error) &&
+                     read_size(file_, "llama.attention.head_count_kv", c.n_heads, &c.n_kv_heads, error) &&
+                     read_size(file_, "llama.attention.key_length", c.hidden_size / c.n_heads, &c.head_dim, error) &&
+                     read_size(file_, "llama.attention.value_length", c.hidden_size / c.n_heads, &value_dim, error) &&
+                     read_size(file_, "llama.rope.dimension_count", c.head_dim, &rotated, error) &&
+                     read_size(file_, "llama.vocab_size", embedding->dims[1], &c.vocab_size, error) &&
+                     read_float(file_, "llama.attention.layer_norm_rms_epsilon", -1.0, &c.norm_eps, error) &&
+                     read_float(file_, "llama.rope.freq_base", 10000.0, &c.rope_theta, error);
   if (!sizes) return false;
   if (rotated != c.head_dim || value_dim != c.head_dim)
     return fail(error, -1, "head dimensions differ: key %lld, value %lld, rotated %lld",
@@ -121,9 +118,15 @@ bool Model::read_weights(Error* error) {
       const char* name;
       int64_t rows, columns;  // rows 0: a vector
       View* view;
-    } parts[] = {{"attn_norm", 0, C, &l.attn_norm}, {"attn_q", Q, C, &l.q},       {"attn_k", K, C, &l.k},
-                 {"attn_v", K, C, &l.v},            {"attn_output", C, Q, &l.o},  {"ffn_norm", 0, C, &l.ffn_norm},
-                 {"ffn_gate", F, C, &l.gate},       {"ffn_up", F, C, &l.up},      {"ffn_down", C, F, &l.down}};
+    } parts[] = {{"attn_norm", 0, C, &l.attn_norm},
+                 {"attn_q", Q, C, &l.q},
+                 {"attn_k", K, C, &l.k},
+                 {"attn_v", K, C, &l.v},
+                 {"attn_output", C, Q, &l.o},
+                 {"ffn_norm", 0, C, &l.ffn_norm},
+                 {"ffn_gate", F, C, &l.gate},
+                 {"ffn_up", F, C, &l.up},
+                 {"ffn_down", C, F, &l.down}};
     for (const auto& part : parts) {
       char name[64];
       std::snprintf(name, sizeof name, "blk.%lld.%s.weight", static_cast<long long>(i), part.name);
@@ -201,9 +204,10 @@ bool take(const NamedView* views, int64_t count, const char* name, int64_t rows,
 bool Model::from_views(const LlamaConfig& config, const NamedView* views, int64_t count, Error* error) {
   config_ = config;
   const LlamaConfig& c = config_;
-  for (const int64_t n : {c.vocab_size, c.hidden_size, c.intermediate_size, c.n_layers, c.n_heads, c.n_kv_heads,
-                          c.head_dim, c.n_ctx})
-    if (n < 1 || n > kMaxDimension) return fail(error, -1, "a size of the configuration is %lld", static_cast<long long>(n));
+  for (const int64_t n :
+       {c.vocab_size, c.hidden_size, c.intermediate_size, c.n_layers, c.n_heads, c.n_kv_heads, c.head_dim, c.n_ctx})
+    if (n < 1 || n > kMaxDimension)
+      return fail(error, -1, "a size of the configuration is %lld", static_cast<long long>(n));
   if (!check_config(c, error)) return false;
   const int64_t C = c.hidden_size, F = c.intermediate_size, Q = c.n_heads * c.head_dim, K = c.n_kv_heads * c.head_dim;
   if (!layers_.resize(c.n_layers)) return fail(error, -1, "out of memory for the layers");
@@ -220,10 +224,10 @@ bool Model::from_views(const LlamaConfig& config, const NamedView* views, int64_
       const char* name;
       int64_t rows, columns;
       View* view;
-    } parts[] = {{"input_layernorm", 0, C, &l.attn_norm},  {"self_attn.q_proj", Q, C, &l.q},
-                 {"self_attn.k_proj", K, C, &l.k},         {"self_attn.v_proj", K, C, &l.v},
-                 {"self_attn.o_proj", C, Q, &l.o},         {"post_attention_layernorm", 0, C, &l.ffn_norm},
-                 {"mlp.gate_proj", F, C, &l.gate},         {"mlp.up_proj", F, C, &l.up},
+    } parts[] = {{"input_layernorm", 0, C, &l.attn_norm}, {"self_attn.q_proj", Q, C, &l.q},
+                 {"self_attn.k_proj", K, C, &l.k},        {"self_attn.v_proj", K, C, &l.v},
+                 {"self_attn.o_proj", C, Q, &l.o},        {"post_attention_layernorm", 0, C, &l.ffn_norm},
+                 {"mlp.gate_proj", F, C, &l.gate},        {"mlp.up_proj", F, C, &l.up},
                  {"mlp.down_proj", C, F, &l.down}};
     for (const auto& part : parts) {
       char name[96];

@@ -16,8 +16,8 @@ struct LlamaConfig {
 };
 
 struct Layer {
-  View attn_norm, q, k, v, o;         // (C), (H*D, C), (KV*D, C), (KV*D, C), (C, H*D)
-  View ffn_norm, gate, up, down;      // (C), (F, C), (F, C), (C, F)
+  View attn_norm, q, k, v, o;     // (C), (H*D, C), (KV*D, C), (KV*D, C), (C, H*D)
+  View ffn_norm, gate, up, down;  // (C), (F, C), (F, C), (C, F)
 };
 
 struct NamedView {

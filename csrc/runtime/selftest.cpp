@@ -21,8 +21,10 @@ bool parse_ids(Str text, Array<int32_t>* ids) {
       id = id * 10 + (text.data[at] - '0');
     if (digits == 0 || id > INT32_MAX || !ids->push(static_cast<int32_t>(id))) return false;
     skip();
-    if (at < text.size && text.data[at] == ',') ++at;
-    else if (at < text.size && text.data[at] != ']') return false;
+    if (at < text.size && text.data[at] == ',')
+      ++at;
+    else if (at < text.size && text.data[at] != ']')
+      return false;
   }
   return at + 1 == text.size;
 }
@@ -37,7 +39,8 @@ bool run_vector(Session* session, const Array<int32_t>& prompt, const Array<int3
     int32_t id = 0;
     if (!sample(logits->data(), logits->size(), greedy, 0, &none, &id, error)) return false;
     if (id != expected[i])
-      return fail(error, -1, "prompt %lld gives token %d at step %lld, the file says %d: the file or this build is wrong",
+      return fail(error, -1,
+                  "prompt %lld gives token %d at step %lld, the file says %d: the file or this build is wrong",
                   static_cast<long long>(number), id, static_cast<long long>(i), expected[i]);
     if (i + 1 < expected.size() && !session->eval(&id, 1, false, logits->data(), error)) return false;
   }

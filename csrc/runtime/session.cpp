@@ -132,7 +132,8 @@ bool Session::init(const Model* model, int64_t n_ctx, Error* error) {
   model_ = model, n_ctx_ = n_ctx;
   workspace_bytes_ = workspace_bytes(*model, n_ctx);
   block_bytes_ = place(c, n_ctx, workspace_bytes_, nullptr, &b_);
-  void* p = mmap(nullptr, static_cast<size_t>(block_bytes_), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* p =
+      mmap(nullptr, static_cast<size_t>(block_bytes_), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (p == MAP_FAILED)
     return fail(error, -1, "out of memory: a context of %lld tokens needs %lld bytes", static_cast<long long>(n_ctx),
                 static_cast<long long>(block_bytes_));
@@ -211,15 +212,14 @@ bool Session::attention_block(const Layer& l, int64_t layer, int64_t T, Error* e
   const int64_t C = c.hidden_size, Q = c.n_heads * c.head_dim, G = c.n_kv_heads * c.head_dim;
   float* keys = b_.keys + layer * n_ctx_ * G;      // (n_ctx, G, D)
   float* values = b_.values + layer * n_ctx_ * G;  // (n_ctx, G, D)
-  const bool projected = norm(b_.h, b_.x, l.attn_norm, T, error) && linear(b_.q, b_.h, l.q, T, Q, C, error) &&
-                         linear(b_.k, b_.h, l.k, T, G, C, error) &&
-                         linear(values + length_ * G, b_.h, l.v, T, G, C, error) &&
-                         rotate(b_.q_rotated, b_.q, T, c.n_heads, error) &&
-                         rotate(keys + length_ * G, b_.k, T, c.n_kv_heads, error);
+  const bool projected =
+      norm(b_.h, b_.x, l.attn_norm, T, error) && linear(b_.q, b_.h, l.q, T, Q, C, error) &&
+      linear(b_.k, b_.h, l.k, T, G, C, error) && linear(values + length_ * G, b_.h, l.v, T, G, C, error) &&
+      rotate(b_.q_rotated, b_.q, T, c.n_heads, error) && rotate(keys + length_ * G, b_.k, T, c.n_kv_heads, error);
   if (!projected) return false;
   const AttentionForwardArgs a = attention_args(c, b_.attended, b_.q_rotated, keys, values, T, length_ + T);
-  return GM_RUN(attention_forward, a, error) &&
-         linear(b_.h, b_.attended, l.o, T, C, Q, error) && add(b_.x, b_.h, T * C, error);
+  return GM_RUN(attention_forward, a, error) && linear(b_.h, b_.attended, l.o, T, C, Q, error) &&
+         add(b_.x, b_.h, T * C, error);
 }
 
 bool Session::mlp_block(const Layer& l, int64_t T, Error* error) {

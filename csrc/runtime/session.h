@@ -27,13 +27,13 @@ class Session {
   const Model& model() const { return *model_; }
 
  private:
-  struct Buffers {  // offsets, then pointers, into one block; T = kPrefillRows
-    float *x, *h, *down;             // (T, C)
+  struct Buffers {                    // offsets, then pointers, into one block; T = kPrefillRows
+    float *x, *h, *down;              // (T, C)
     float *q, *q_rotated, *attended;  // (T, H*D)
-    float* k;                        // (T, G*D) before rotation
-    float *gate, *up, *act;          // (T, F)
-    float *cos, *sin;                // (n_ctx, D/2)
-    float *keys, *values;            // (layers, n_ctx, G, D)
+    float* k;                         // (T, G*D) before rotation
+    float *gate, *up, *act;           // (T, F)
+    float *cos, *sin;                 // (n_ctx, D/2)
+    float *keys, *values;             // (layers, n_ctx, G, D)
     uint8_t* workspace;
   };
   static int64_t place(const LlamaConfig& c, int64_t n_ctx, int64_t workspace, uint8_t* base, Buffers* b);

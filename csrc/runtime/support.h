@@ -20,8 +20,7 @@ struct Error {
 #if defined(__GNUC__)
 __attribute__((format(printf, 3, 4)))
 #endif
-inline bool
-fail(Error* error, int64_t offset, const char* format, ...) {
+inline bool fail(Error* error, int64_t offset, const char* format, ...) {
   if (error == nullptr) return false;
   va_list args;
   va_start(args, format);
@@ -33,8 +32,7 @@ fail(Error* error, int64_t offset, const char* format, ...) {
       if (*c < 32 || *c > 126) *c = '?';
   const auto used = static_cast<size_t>(n < 0 ? 0 : n);
   if (offset >= 0 && used < sizeof error->text)
-    std::snprintf(error->text + used, sizeof error->text - used, " (at byte %lld)",
-                  static_cast<long long>(offset));
+    std::snprintf(error->text + used, sizeof error->text - used, " (at byte %lld)", static_cast<long long>(offset));
   return false;
 }
 
@@ -47,9 +45,7 @@ inline Str str(const char* s) { return {s, static_cast<int64_t>(std::strlen(s))}
 inline bool equal(Str a, Str b) {
   return a.size == b.size && (a.size == 0 || std::memcmp(a.data, b.data, static_cast<size_t>(a.size)) == 0);
 }
-inline bool starts_with(Str s, Str prefix) {
-  return s.size >= prefix.size && equal({s.data, prefix.size}, prefix);
-}
+inline bool starts_with(Str s, Str prefix) { return s.size >= prefix.size && equal({s.data, prefix.size}, prefix); }
 // FNV-1a, 64 bit: the strings are a file's keys and tokens, probing is linear over a half-empty table.
 inline uint64_t hash(Str s) {
   uint64_t h = 14695981039346656037u;
@@ -149,8 +145,7 @@ class StringIndex {
   Slot* find_slot(Str key) {
     const auto mask = static_cast<uint64_t>(slots_.size() - 1);
     uint64_t i = hash(key) & mask;
-    while (slots_[static_cast<int64_t>(i)].used && !equal(slots_[static_cast<int64_t>(i)].key, key))
-      i = (i + 1) & mask;
+    while (slots_[static_cast<int64_t>(i)].used && !equal(slots_[static_cast<int64_t>(i)].key, key)) i = (i + 1) & mask;
     return &slots_[static_cast<int64_t>(i)];
   }
   Array<Slot> slots_;

@@ -86,8 +86,9 @@ bool Tokenizer::load_tokens(const Gguf& file, Error* error) {
   for (int64_t i = 0; i < tokens->count; ++i) {
     int64_t type = kNormal;
     if (types != nullptr) file.as_int(*types, i, &type);
-    if (type < 0 || type > 6) return fail(error, types->offset + 4 * i, "token %lld has unknown type %lld",
-                                          static_cast<long long>(i), static_cast<long long>(type));
+    if (type < 0 || type > 6)
+      return fail(error, types->offset + 4 * i, "token %lld has unknown type %lld", static_cast<long long>(i),
+                  static_cast<long long>(type));
     const int64_t token_at = at;
     const Str text = file.next_string(&at);
     const bool special = type == kControl || type == kUserDefined;
@@ -143,8 +144,10 @@ bool Tokenizer::load_merges(const Gguf& file, Error* error) {
       return fail(error, merge_at, "merge %lld uses a token outside the vocabulary", static_cast<long long>(rank));
     const uint64_t pair = static_cast<uint64_t>(left) << 32 | static_cast<uint64_t>(right);
     auto* slot = const_cast<Merge*>(find_merge(static_cast<int32_t>(left), static_cast<int32_t>(right)));
-    if (slot->pair == kNoPair) *slot = {pair, static_cast<int32_t>(rank), static_cast<int32_t>(result)};
-    else return fail(error, merge_at, "merge %lld repeats an earlier one", static_cast<long long>(rank));
+    if (slot->pair == kNoPair)
+      *slot = {pair, static_cast<int32_t>(rank), static_cast<int32_t>(result)};
+    else
+      return fail(error, merge_at, "merge %lld repeats an earlier one", static_cast<long long>(rank));
   }
   return true;
 }
@@ -153,8 +156,10 @@ bool Tokenizer::load_ids(const Gguf& file, Error* error) {
   const struct {
     const char* key;
     int64_t* id;
-  } ids[] = {{"tokenizer.ggml.bos_token_id", &bos_id},         {"tokenizer.ggml.eos_token_id", &eos_id},
-             {"tokenizer.ggml.fim_pre_token_id", &fim_prefix_id}, {"tokenizer.ggml.fim_suf_token_id", &fim_suffix_id},
+  } ids[] = {{"tokenizer.ggml.bos_token_id", &bos_id},
+             {"tokenizer.ggml.eos_token_id", &eos_id},
+             {"tokenizer.ggml.fim_pre_token_id", &fim_prefix_id},
+             {"tokenizer.ggml.fim_suf_token_id", &fim_suffix_id},
              {"tokenizer.ggml.fim_mid_token_id", &fim_middle_id}};
   for (const auto& entry : ids) {
     const Value* v = file.find(entry.key);
