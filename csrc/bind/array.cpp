@@ -175,6 +175,13 @@ GM_BIND(array) {
       .def("frozen", [](Array a) { a.read_only = true; return a; }, "The same memory, exported to NumPy read-only.");
   m.def("empty", [](std::vector<int64_t> shape, const std::string& dtype) { return empty(std::move(shape), dtype_from(dtype)); },
         py::arg("shape"), py::arg("dtype") = "float32");
+  m.def("span", [](const Array& first, std::vector<int64_t> shape) {
+    Array v = first;
+    v.shape = std::move(shape);
+    v.strides = row_major(v.shape);
+    return v;
+  }, py::arg("first"), py::arg("shape"),
+        "A row-major view that starts where `first` does and runs on into its neighbours; the caller has checked them.");
   m.def("from_numpy", &from_numpy, py::arg("array"), py::arg("bfloat16") = false,
         "Shares the memory of a NumPy array; uint16 is taken as bfloat16 when asked.");
 }

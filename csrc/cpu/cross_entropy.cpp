@@ -1,0 +1,85 @@
+// -log softmax(logits)[target] and its gradient, row by row, in float32.
+#include "cpu/rows.h"
+
+namespace gristmill::GM_ISA {
+namespace {
+
+template <class T>
+float log_sum_exp(const T* x, int64_t V) {
+  vf best = vset(-INFINITY), sum = vzero();
+  for (int64_t j = 0; j < V; j += W) {
+    vf v = vload_n(x + j, V - j);
+    float t[W];
+    if (V - j < W) {
+      vstore(t, v);
+      for (int64_t l = V - j; l < W; ++l) t[l] = -INFINITY;
+      v = vload(t);
+    }
+    best = vmax(best, v);
+  }
+  float top = vhmax(best);
+  for (int64_t j = 0; j < V; j += W) {
+    vf e = vexp(vload_n(x + j, V - j) - vset(top));
+    float t[W];
+    if (V - j < W) {
+      vstore(t, e);
+      for (int64_t l = V - j; l < W; ++l) t[l] = 0.0f;
+      e = vload(t);
+    }
+    sum = sum + e;
+  }
+  float log[W];
+  vstore(log, vlog(vset(vsum(sum))));
+  return top + log[0];
+}
+
+}  // namespace
+
+int64_t cross_entropy_forward_workspace(const CrossEntropyForwardArgs*, int32_t) { return 0; }
+int64_t cross_entropy_backward_workspace(const CrossEntropyBackwardArgs*, int32_t) { return 0; }
+
+Status cross_entropy_forward(Context* ctx, const CrossEntropyForwardArgs* a) {
+  return by_type(a->logits.dtype, [&](auto type) {
+    using T = decltype(type);
+    for_rows(ctx, a->rows, 4, [=](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        const T* x = row_of<const T>(a->logits, i);
+        int32_t target = static_cast<const int32_t*>(a->targets.data)[i * a->targets.strides[0]];
+        float lse = log_sum_exp(x, a->V), own[W] = {};
+        if (target >= 0) vstore(own, vload_n(x + target, 1));
+        if (a->lse.data) static_cast<float*>(a->lse.data)[i * a->lse.strides[0]] = lse;
+        static_cast<float*>(a->losses.data)[i * a->losses.strides[0]] = target >= 0 ? lse - own[0] : 0.0f;
+      }
+    });
+    return Status::ok;
+  });
+}
+
+// (softmax - one hot) * dloss; zero where the target is ignored.
+Status cross_entropy_backward(Context* ctx, const CrossEntropyBackwardArgs* a) {
+  if (a->dlogits.dtype != a->logits.dtype) return Status::unsupported;
+  return by_type(a->logits.dtype, [&](auto type) {
+    using T = decltype(type);
+    for_rows(ctx, a->rows, 4, [=](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        int32_t target = static_cast<const int32_t*>(a->targets.data)[i * a->targets.strides[0]];
+        float scale = target >= 0 ? static_cast<const float*>(a->dlosses.data)[i * a->dlosses.strides[0]] : 0.0f;
+        vf lse = vset(static_cast<const float*>(a->lse.data)[i * a->lse.strides[0]]);
+        for (int64_t j = 0; j < a->V; j += W) {
+          int64_t n = a->V - j;
+          vf d = vexp(vload_n(row_of<const T>(a->logits, i) + j, n) - lse) * vset(scale);
+          if (target >= j && target < j + W) {
+            float t[W];
+            vstore(t, d);
+            t[target - j] -= scale;
+            d = vload(t);
+          }
+          put(row_of<T>(a->dlogits, i) + j, d, n, a->dlogits.accumulate);
+        }
+      }
+    });
+    return Status::ok;
+  });
+}
+
+}  // namespace gristmill::GM_ISA

@@ -1,0 +1,41 @@
+// Rows of a table by id; backward adds each row's gradient to its id's row, in order of the rows.
+#include "cpu/rows.h"
+
+namespace gristmill::GM_ISA {
+
+int64_t embedding_forward_workspace(const EmbeddingForwardArgs*, int32_t) { return 0; }
+int64_t embedding_backward_workspace(const EmbeddingBackwardArgs*, int32_t) { return 0; }
+
+Status embedding_forward(Context* ctx, const EmbeddingForwardArgs* a) {
+  return by_type(a->weight.dtype, [&](auto in) { return by_type(a->out.dtype, [&](auto out) {
+    using X = decltype(in);
+    using Y = decltype(out);
+    for_rows(ctx, a->rows, 64, [=](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        const X* x = row_of<const X>(a->weight, static_cast<const int32_t*>(a->ids.data)[i * a->ids.strides[0]]);
+        for (int64_t j = 0; j < a->cols; j += W)
+          put(row_of<Y>(a->out, i) + j, vload_n(x + j, a->cols - j), a->cols - j, a->out.accumulate);
+      }
+    });
+    return Status::ok;
+  }); });
+}
+
+// Blocks of columns are independent, so threads share no sum.
+Status embedding_backward(Context* ctx, const EmbeddingBackwardArgs* a) {
+  if (a->dweight.dtype != DType::f32) return Status::unsupported;
+  return by_type(a->dout.dtype, [&](auto type) {
+    using T = decltype(type);
+    for_rows(ctx, a->cols, 64, [=](int64_t first, int64_t last) {
+      for (int64_t v = 0; v < a->V && !a->dweight.accumulate; ++v)
+        for (int64_t j = first; j < last; ++j) row_of<float>(a->dweight, v)[j] = 0.0f;
+      for (int64_t i = 0; i < a->rows; ++i) {
+        float* into = row_of<float>(a->dweight, static_cast<const int32_t*>(a->ids.data)[i * a->ids.strides[0]]);
+        for (int64_t j = first; j < last; j += W) put(into + j, vload_n(row_of<const T>(a->dout, i) + j, last - j), last - j, true);
+      }
+    });
+    return Status::ok;
+  });
+}
+
+}  // namespace gristmill::GM_ISA

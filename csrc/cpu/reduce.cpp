@@ -1,0 +1,67 @@
+// Sum, mean, maximum or sum of squares of each row: 16 lanes per kReduceChunk elements, partial sums added in order.
+#include "cpu/rows.h"
+
+namespace gristmill::GM_ISA {
+namespace {
+
+template <class T>
+vf gather(const T* p, int64_t stride, int64_t n, float rest) {
+  float t[W];
+  for (int64_t l = 0; l < W; ++l) t[l] = rest;
+  if (stride == 1 && n >= W) return vload(p);
+  T in[W] = {};
+  for (int64_t l = 0; l < (n < W ? n : W); ++l) in[l] = p[l * stride];
+  float wide[W];
+  vstore(wide, vload(in));
+  for (int64_t l = 0; l < (n < W ? n : W); ++l) t[l] = wide[l];
+  return vload(t);
+}
+
+template <class T>
+float partial(const T* x, int64_t stride, int64_t n, Reduce op) {
+  float none = op == Reduce::max ? -INFINITY : 0.0f;
+  vf acc = vset(none);
+  for (int64_t j = 0; j < n; j += W) {
+    vf v = gather(x + j * stride, stride, n - j, none);
+    acc = op == Reduce::max ? vmax(v, acc) : op == Reduce::sum_of_squares ? vfma(v, v, acc) : acc + v;
+  }
+  return op == Reduce::max ? vhmax(acc) : vsum(acc);
+}
+
+}  // namespace
+
+int64_t reduce_workspace(const ReduceArgs* a, int32_t) {
+  return a->rows * ((a->cols + kReduceChunk - 1) / kReduceChunk) * 4;
+}
+
+Status reduce(Context* ctx, const ReduceArgs* a) {
+  if (a->out.dtype != DType::f32 || a->cols < 1) return Status::unsupported;
+  if (ctx->workspace_bytes < reduce_workspace(a, 1)) return Status::workspace;
+  int64_t chunks = (a->cols + kReduceChunk - 1) / kReduceChunk;
+  float* sums = static_cast<float*>(ctx->workspace);
+  Reduce op = static_cast<Reduce>(a->op);
+  Status s = by_type(a->x.dtype, [&](auto type) {
+    using T = decltype(type);
+    for_rows(ctx, a->rows * chunks, a->cols >= kReduceChunk ? 1 : kReduceChunk / a->cols, [=](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) {
+        int64_t c = i % chunks * kReduceChunk, n = a->cols - c < kReduceChunk ? a->cols - c : kReduceChunk;
+        sums[i] = partial(row_of<const T>(a->x, i / chunks) + c * a->x.strides[1], a->x.strides[1], n, op);
+      }
+    });
+    return Status::ok;
+  });
+  if (s != Status::ok) return s;
+  for (int64_t i = 0; i < a->rows; ++i) {
+    float total = sums[i * chunks];
+    for (int64_t c = 1; c < chunks; ++c) {
+      float x = sums[i * chunks + c];
+      total = op == Reduce::max ? (total > x ? total : x) : total + x;
+    }
+    if (op == Reduce::mean) total /= static_cast<float>(a->cols);
+    float* out = static_cast<float*>(a->out.data) + i * a->out.strides[0];
+    *out = a->out.accumulate ? *out + total : total;
+  }
+  return Status::ok;
+}
+
+}  // namespace gristmill::GM_ISA

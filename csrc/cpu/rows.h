@@ -1,0 +1,45 @@
+// What the row-wise kernels share: a typed row of a View, and rows handed out in fixed chunks.
+#pragma once
+#include "core/math.h"
+#include "cpu/table.h"
+
+namespace gristmill::GM_ISA {
+namespace {
+
+template <class T>
+inline T* row_of(const View& v, int64_t i) {
+  return static_cast<T*>(v.data) + i * v.strides[0];
+}
+
+// Calls f(type{}) with float or uint16_t (bfloat16).
+template <class F>
+inline Status by_type(DType t, F f) {
+  if (t == DType::f32) return f(float{});
+  if (t == DType::bf16) return f(uint16_t{});
+  return Status::unsupported;
+}
+
+template <class F>
+struct RowJob {
+  const F* f;
+  int64_t rows, chunk;
+};
+
+// f(first, last) over fixed chunks of rows.
+template <class F>
+inline void for_rows(Context* ctx, int64_t rows, int64_t chunk, const F& f) {
+  RowJob<F> job{&f, rows, chunk};
+  ctx->parallel_for(ctx, (rows + chunk - 1) / chunk, [](void* p, int64_t i) {
+    auto* j = static_cast<RowJob<F>*>(p);
+    int64_t first = i * j->chunk, last = first + j->chunk < j->rows ? first + j->chunk : j->rows;
+    (*j->f)(first, last);
+  }, &job);
+}
+
+template <class T>
+inline void put(T* p, vf v, int64_t n, bool add) {
+  vstore_n(p, add ? vload_n(p, n) + v : v, n);
+}
+
+}  // namespace
+}  // namespace gristmill::GM_ISA

@@ -1,0 +1,17 @@
+"""Modules with PyTorch's names."""
+
+from gristmill.nn import init
+from gristmill.nn.module import (
+    Dropout,
+    Embedding,
+    Linear,
+    Module,
+    ModuleList,
+    Parameter,
+    RMSNorm,
+    SiLU,
+)
+
+__all__ = [
+    "Dropout", "Embedding", "Linear", "Module", "ModuleList", "Parameter", "RMSNorm", "SiLU", "init",
+]  # fmt: skip

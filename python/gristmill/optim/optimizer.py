@@ -1,0 +1,174 @@
+"""AdamW and SGD over runs of memory: neighbouring parameters of a flat buffer are one update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gristmill.autograd import fill
+from gristmill.backend import _C, Array
+from gristmill.tensor import Parameter
+
+
+class _Run:
+    """Neighbouring parameters that share options: one value, one gradient, one state array each."""
+
+    def __init__(self, members: list[Parameter], options: dict[str, float]) -> None:
+        self.members, self.options = members, options
+        n = sum(p.size for p in members)
+        self.value = _C.span(members[0].array, (n,))
+        self.grad = _C.span(members[0].slot.out(), (n,))
+        self.state: dict[str, Array] = {}
+
+
+class Optimizer:
+    """Common part: parameter groups, runs, the norm of all gradients, state by array."""
+
+    state_names: tuple[str, ...] = ()
+
+    def __init__(self, params: Sequence[Any], lr: float, **options: float) -> None:
+        self.lr, self.steps, self.scale = lr, 0, 1.0
+        groups = list(params) if params and isinstance(params[0], dict) else [{"params": params}]
+        self.groups = [(list(g["params"]), {**options, **_rest(g)}) for g in groups]
+        if not any(members for members, _ in self.groups):
+            raise ValueError("optimizer got no parameters")
+        self._runs: list[_Run] = []
+
+    def runs(self) -> list[_Run]:
+        """Made at the first step, when every parameter is where it stays."""
+        if not self._runs:
+            for members, options in self.groups:
+                grads = [p.slot.out() for p in members]
+                for p in members:
+                    p.slot.filled = p.grad is not None and p.slot.filled
+                chain: list[Parameter] = []
+                end = None
+                for p, g in zip(members, grads, strict=True):
+                    if chain and end != (p.array.data_ptr, g.data_ptr):
+                        self._runs.append(_Run(chain, options))
+                        chain = []
+                    chain.append(p)
+                    end = (p.array.data_ptr + p.array.nbytes, g.data_ptr + p.array.nbytes)
+                self._runs.append(_Run(chain, options))
+            for run in self._runs:
+                for name in self.state_names:
+                    run.state[name] = _C.empty(run.value.shape)
+                    fill(run.state[name], 0.0)
+        return self._runs
+
+    def _ready(self) -> list[_Run]:
+        """The runs, after parameters no gradient reached were given zero."""
+        missing = [p for members, _ in self.groups for p in members if p.grad is None]
+        for p in missing:
+            fill(p.slot.out(), 0.0)
+        runs = self.runs()
+        for members, _ in self.groups:
+            for p in members:
+                p.slot.filled = True
+        return runs
+
+    def grad_norm(self) -> float:
+        """Euclidean norm of all gradients together."""
+        total = 0.0
+        out = _C.empty((1,))
+        for run in self._ready():
+            n = run.grad.size
+            _C.reduce(out, run.grad.view((1, n), (n, 1), 0), "sum_of_squares")
+            total += float(out.numpy()[0])
+        return math.sqrt(total)
+
+    def clip(self, max_norm: float) -> float:
+        """Scale the next step's gradients to a global norm of at most `max_norm`; the norm before."""
+        norm = self.grad_norm()
+        self.scale = min(1.0, max_norm / norm) if max_norm > 0 and norm > 0 else 1.0
+        return norm
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for members, _ in self.groups:
+            for p in members:
+                p.zero_grad()
+
+    def step(self) -> None:
+        """Update every parameter."""
+        self.steps += 1
+        for run in self._ready():
+            self._update(run)
+            for p in run.members:
+                p.version += 1
+        self.scale = 1.0
+
+    def _update(self, run: _Run) -> None:
+        raise TypeError(f"{type(self).__name__} defines no update")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Step count and the state arrays, each (n,) float32."""
+        arrays = {f"{i}.{k}": v.numpy() for i, r in enumerate(self.runs()) for k, v in r.state.items()}
+        return {"steps": self.steps, "arrays": arrays}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The opposite; raises ValueError when the arrays belong to another model."""
+        mine = self.state_dict()["arrays"]
+        shapes = {k: v.shape for k, v in mine.items()}
+        theirs = {k: np.shape(v) for k, v in state["arrays"].items()}
+        if shapes != theirs:
+            raise ValueError(f"optimizer state has arrays {theirs}, this model needs {shapes}")
+        for name, array in mine.items():
+            array[...] = state["arrays"][name]
+        self.steps = int(state["steps"])
+
+
+def _rest(group: dict[str, Any]) -> dict[str, float]:
+    return {k: v for k, v in group.items() if k != "params"}
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay. Loshchilov and Hutter, ICLR 2019."""
+
+    state_names = ("m", "v")
+
+    def __init__(
+        self, params: Sequence[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 0.01,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            params, lr, beta1=betas[0], beta2=betas[1], eps=eps, weight_decay=weight_decay
+        )
+
+    def _update(self, run: _Run) -> None:
+        o = run.options
+        scalars = np.array(
+            [self.lr, self.scale, 1 - o["beta1"] ** self.steps, 1 - o["beta2"] ** self.steps],
+            np.float32,
+        )
+        _C.adamw(
+            run.value, run.state["m"], run.state["v"], run.grad, _C.from_numpy(scalars),
+            o["beta1"], o["beta2"], o["eps"], o["weight_decay"],
+        )  # fmt: skip
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum, as torch.optim.SGD."""
+
+    state_names = ("velocity",)
+
+    def __init__(
+        self, params: Sequence[Any], lr: float = 1e-2, momentum: float = 0.0,
+        dampening: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            params, lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay,
+            nesterov=float(nesterov),
+        )  # fmt: skip
+
+    def _update(self, run: _Run) -> None:
+        o = run.options
+        scalars = np.array([self.lr, self.scale, float(self.steps == 1)], np.float32)
+        velocity = run.state["velocity"] if o["momentum"] else None
+        _C.sgd(
+            run.value, velocity, run.grad, _C.from_numpy(scalars),
+            o["momentum"], o["dampening"], o["weight_decay"], bool(o["nesterov"]),
+        )  # fmt: skip

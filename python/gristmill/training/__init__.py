@@ -1,0 +1,5 @@
+"""The training loop."""
+
+from gristmill.training.trainer import History, Trainer, TrainerConfig
+
+__all__ = ["History", "Trainer", "TrainerConfig"]

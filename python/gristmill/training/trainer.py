@@ -1,0 +1,236 @@
+"""Trainer: the loop, its checkpoints, exact resume. The state after step n is a pure function of
+config, data and seed, whether or not the run was interrupted."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gristmill.artifacts import storage_errors
+from gristmill.checkpoint.folder import load_training, recover, save_model
+from gristmill.errors import ArtifactError, TrainingError
+from gristmill.models.llama import Llama
+from gristmill.models.loading import from_pretrained
+from gristmill.optim import AdamW, learning_rate
+
+Batch = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
+
+
+class Data(Protocol):
+    """Batches by number: a pure function, so there is no cursor to save."""
+
+    def batch(self, step: int) -> Batch:
+        """(inputs, targets), both (B, T) int32; targets are shifted, negative ones ignored."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How to train; shares are of `steps`."""
+
+    steps: int = 1000
+    lr: float = 3e-3
+    schedule: str = "wsd"
+    warmup: float = 0.02
+    decay: float = 0.3
+    final: float = 0.0
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    grad_clip: float = 1.0
+    accumulate: int = 1
+    dtype: str = "f32"
+    recompute: bool = False
+    eval_every: int = 250
+    eval_batches: int = 16
+    checkpoint_every: int = 250
+    patience: int = 0
+    progress: bool = True
+
+
+@dataclass
+class History:
+    """What happened, row by row as in metrics.jsonl."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    best_step: int = -1
+    best_loss: float = math.inf
+    stopped_early: bool = False
+
+    @property
+    def losses(self) -> list[float]:
+        """Training loss of every step, nats per token."""
+        return [r["loss"] for r in self.rows if "loss" in r]
+
+    @property
+    def val_losses(self) -> list[tuple[int, float]]:
+        """(step, validation loss) of every look, nats per token."""
+        return [(r["step"], r["val_loss"]) for r in self.rows if "val_loss" in r]
+
+
+class Trainer:
+    """Trains `model` on `train`, looking at `val` now and then.
+
+    With `out`, writes metrics.jsonl and the checkpoints last/ and best/ there, and goes on from
+    last/ when it is already there.
+    """
+
+    def __init__(
+        self, model: Llama, train: Data, val: Data | None = None,
+        config: TrainerConfig | None = None, out: str | Path | None = None,
+    ) -> None:  # fmt: skip
+        self.model, self.train, self.val = model, train, val
+        self.config = config or TrainerConfig()
+        self.out = None if out is None else Path(out)
+        self.history = History()
+        model.compute = {"f32": "float32", "bf16": "bfloat16"}[self.config.dtype]
+        model.recompute = self.config.recompute
+        matrices = [p for p in model.parameters() if p.ndim >= 2]
+        vectors = [p for p in model.parameters() if p.ndim < 2]
+        self.optimizer = AdamW(
+            [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}],
+            self.config.lr, self.config.betas, self.config.eps, self.config.weight_decay,
+        )  # fmt: skip
+        self.looks_without_progress = 0
+
+    def fit(self) -> History:
+        """Train to the last step (or until patience ends); returns the history."""
+        from tqdm import tqdm
+
+        c = self.config
+        first = self._resume()
+        bar = tqdm(range(first, c.steps), initial=first, total=c.steps, unit="step",
+                   disable=not c.progress, leave=False, dynamic_ncols=True)  # fmt: skip
+        for step in bar:
+            row = self._step(step)
+            last = step + 1 == c.steps
+            if self.val is not None and ((step + 1) % c.eval_every == 0 or last):
+                row["val_loss"] = self._look(step)
+            self._log(row)
+            bar.set_postfix_str(f"loss {row['loss']:.3f}, {row['tokens_per_second']:.0f} tokens/s")
+            stop = c.patience > 0 and self.looks_without_progress >= c.patience
+            if (step + 1) % c.checkpoint_every == 0 or last or stop:
+                self._checkpoint("last", step + 1)
+            if stop:
+                self.history.stopped_early = True
+                break
+        return self.history
+
+    def _step(self, step: int) -> dict[str, Any]:
+        c = self.config
+        start = time.perf_counter()
+        self.optimizer.zero_grad()
+        loss, tokens = 0.0, 0
+        for micro in range(c.accumulate):
+            inputs, targets = self.train.batch(step * c.accumulate + micro)
+            part = self.model.loss(inputs, targets)
+            loss += part.item() / c.accumulate
+            if not math.isfinite(loss):
+                self._not_finite(step, inputs)
+            (part if c.accumulate == 1 else part * (1.0 / c.accumulate)).backward()
+            tokens += inputs.size
+        norm = self.optimizer.clip(c.grad_clip)
+        if not math.isfinite(norm):
+            self._not_finite(step, inputs)
+        self.optimizer.lr = learning_rate(
+            step, c.steps, c.lr, c.schedule, c.warmup, c.decay, c.final
+        )
+        self.optimizer.step()
+        seconds = time.perf_counter() - start
+        return {"step": step, "loss": loss, "lr": self.optimizer.lr, "grad_norm": norm,
+                "tokens": tokens, "tokens_per_second": tokens / seconds}  # fmt: skip
+
+    def _not_finite(self, step: int, inputs: npt.NDArray[np.int32]) -> None:
+        where = self.model.first_nonfinite(inputs)
+        kept = "" if self.out is None else f"; the last good checkpoint is {self.out / 'last'}"
+        raise TrainingError(
+            f"step {step}: the loss or its gradient is not finite, first in {where}{kept}. "
+            "Lower train.lr or train.grad_clip, or raise train.warmup."
+        )
+
+    def _look(self, step: int) -> float:
+        assert self.val is not None
+        total, count = 0.0, 0
+        for i in range(self.config.eval_batches):
+            inputs, targets = self.val.batch(i)
+            losses = self.model.token_losses(inputs, targets)
+            total += float(losses.astype(np.float64).sum())
+            count += int((targets >= 0).sum())
+        loss = total / count
+        if loss < self.history.best_loss:
+            self.history.best_loss, self.history.best_step = loss, step
+            self.looks_without_progress = 0
+            self._checkpoint("best", step + 1)
+        else:
+            self.looks_without_progress += 1
+        return loss
+
+    # ------------------------------------------------------------------ files
+    def _log(self, row: dict[str, Any]) -> None:
+        self.history.rows.append(row)
+        if self.out is not None:
+            with storage_errors(self.out), open(self.out / "metrics.jsonl", "a") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def _checkpoint(self, name: str, steps: int) -> None:
+        if self.out is None:
+            return
+        state = self.optimizer.state_dict()
+        save_model(self.model, self.out / name, {
+            "step": steps, "optimizer_steps": state["steps"], "arrays": state["arrays"],
+            "best_step": self.history.best_step, "best_loss": self.history.best_loss
+            if math.isfinite(self.history.best_loss) else None,
+            "looks_without_progress": self.looks_without_progress,
+            "config": asdict(self.config),
+        })  # fmt: skip
+
+    def _resume(self) -> int:
+        if self.out is None:
+            return 0
+        with storage_errors(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+        recover(self.out / "best")
+        if not recover(self.out / "last"):
+            (self.out / "metrics.jsonl").unlink(missing_ok=True)
+            return 0
+        state = load_training(self.out / "last")
+        mine = json.loads(json.dumps(asdict(self.config)))
+        changed = [k for k in mine if k != "progress" and mine[k] != state["config"].get(k)]
+        if changed:
+            raise ArtifactError(
+                f"{self.out / 'last'} was trained with other {', '.join(changed)}; "
+                "train into another folder"
+            )
+        saved = from_pretrained(self.out / "last")
+        self.model.load_state_dict({n: p.numpy() for n, p in saved.named_parameters()})
+        self.optimizer.load_state_dict({"steps": state["optimizer_steps"], "arrays": state["arrays"]})
+        self.history.best_step = state["best_step"]
+        self.history.best_loss = math.inf if state["best_loss"] is None else state["best_loss"]
+        self.looks_without_progress = state["looks_without_progress"]
+        self._cut_metrics(int(state["step"]))
+        return int(state["step"])
+
+    def _cut_metrics(self, steps: int) -> None:
+        """Keep the rows before the checkpoint; the steps after it run again."""
+        assert self.out is not None
+        path = self.out / "metrics.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except ValueError:  # half a line from a kill
+                break
+            if row["step"] < steps:
+                self.history.rows.append(row)
+        beside = path.with_suffix(".new")
+        with storage_errors(path):
+            beside.write_text("".join(json.dumps(r) + "\n" for r in self.history.rows))
+            os.replace(beside, path)
