@@ -137,7 +137,7 @@ class Pipeline:
         with self.store.lock():
             folder = self.store.root
             for stage in self.stages[: self.stages.index(last) + 1]:
-                done = self._finished(stage)
+                done = self.finished(stage)
                 if done is None and only is not None and stage is not only:
                     raise ConfigError(
                         f"stage {only.folder[3:]} needs stage {stage.folder[3:]}, which is not "
@@ -186,7 +186,8 @@ class Pipeline:
 
     # ------------------------------------------------------------------------- execution
 
-    def _finished(self, stage: Stage) -> Done | None:
+    def finished(self, stage: Stage) -> Done | None:
+        """Return a stage that is done already, given those before it; else None."""
         started = time.monotonic()
         key, _ = self._key(stage)
         manifest = self.store.finished(stage.name, key, self.options.verify)

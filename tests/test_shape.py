@@ -1,0 +1,54 @@
+"""Shapes and costs of a design, against sums done by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("pydantic")
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gristmill.errors import ConfigError
+from gristmill.training.settings import DesignConfig
+from gristmill.training.shape import cost, llama_config
+
+
+def test_default_by_hand() -> None:
+    model = llama_config(DesignConfig(hidden_size=192), 2048)
+    assert model["num_attention_heads"] * model["head_dim"] == 192
+    assert model["intermediate_size"] == 512
+    price = cost(model, 256, 4)
+    layer = 4 * 192 * 192 + 3 * 192 * 512
+    assert price.parameters == 2048 * 192 + 3 * (layer + 2 * 192) + 192
+    assert price.flops_per_token == 6 * (3 * layer + 2048 * 192) + 6 * 3 * 192 * 256
+
+
+@pytest.mark.parametrize(("depth", "width"), [(1, 64), (3, 192), (6, 384), (8, 512), (12, 768)])
+def test_the_dial(depth: int, width: int) -> None:
+    assert llama_config(DesignConfig(depth=depth), 2048)["hidden_size"] == width
+
+
+@pytest.mark.parametrize(
+    "given_keys",
+    [{"hidden_size": 7}, {"hidden_size": 30, "heads": 6, "head_dim": None}, {"kv_heads": 2}],
+)
+def test_misfits_are_messages(given_keys: dict[str, Any]) -> None:
+    with pytest.raises((ConfigError, ValueError), match="must be|allowed"):
+        llama_config(DesignConfig(**given_keys), 2048)
+
+
+@given(st.integers(1, 40), st.integers(1, 64), st.booleans())
+def test_costs_grow_with_depth_and_recomputing_saves(depth: int, batch: int, tie: bool) -> None:
+    small = llama_config(DesignConfig(depth=depth, tie_word_embeddings=tie), 1024)
+    large = llama_config(DesignConfig(depth=depth + 8, tie_word_embeddings=tie), 1024)
+    a, b = cost(small, 256, batch), cost(large, 256, batch)
+    assert a.parameters < b.parameters
+    assert a.flops_per_token < b.flops_per_token
+    assert a.memory_bytes < b.memory_bytes
+    assert (
+        cost(small, 256, batch, recompute=True).memory_bytes
+        <= a.memory_bytes + 4 * 256 * batch * small["hidden_size"]
+    )
