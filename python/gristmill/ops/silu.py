@@ -5,15 +5,17 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-
-def reference_forward(x: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    """The twin: x (any shape) -> the same shape and dtype."""
-    return x / (1 + np.exp(-x))
+Floats = npt.NDArray[np.float64]
 
 
-def reference_backward(
-    dout: npt.NDArray[np.floating], x: npt.NDArray[np.floating]
-) -> npt.NDArray[np.floating]:
+def reference_forward(x: Floats) -> Floats:
+    """The twin: x (any shape) -> the same shape."""
+    out: Floats = x / (1 + np.exp(-x))
+    return out
+
+
+def reference_backward(dout: Floats, x: Floats) -> Floats:
     """d silu/dx = s + x s (1 - s) with s = sigmoid(x), times dout; shapes as x."""
     s = 1 / (1 + np.exp(-x))
-    return dout * (s + x * s * (1 - s))
+    dx: Floats = dout * (s + x * s * (1 - s))
+    return dx
