@@ -1,0 +1,3 @@
+"""Data: sources, cleaning, annotation, splitting, tokens. Needs no compiler and no engine."""
+
+from __future__ import annotations

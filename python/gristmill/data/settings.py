@@ -1,0 +1,163 @@
+"""Tables `collect`, `clean`, `annotate` and `split` of the configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from gristmill.data.clean_settings import CleanStep, default_steps
+from gristmill.settings import Section
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Text = Annotated[str, Field(min_length=1)]
+
+# ---------------------------------------------------------------------------------- collect
+
+
+class FilesSource(Section):
+    """A file, a folder, a git working tree or a glob."""
+
+    use: Literal["files"] = Field(description="kind of source")
+    path: Text = Field(description="file, folder or glob, such as src/**/*.py")
+    licence: Text = Field(description="licence of these files, such as MIT")
+    why: Text = Field(description="why they are collected")
+    name: str = Field(
+        default="", pattern=r"^[\w.-]{0,40}$", description="of the source; empty: from its path"
+    )
+    git: bool = Field(default=True, description="in a git tree: tracked files, commit times")
+    include: list[Text] = Field(default=["**"], min_length=1, description="patterns to take")
+    exclude: list[Text] = Field(default=[], description="patterns to leave out")
+    encodings: list[Text] = Field(
+        default=["utf-8"], min_length=1, description="tried in order where a file names none"
+    )
+    max_bytes: int = Field(
+        default=1_000_000, ge=1, le=2**30, description="larger files are skipped and listed"
+    )
+
+
+class StdlibSource(Section):
+    """The library of the Python that runs gristmill."""
+
+    use: Literal["stdlib"] = Field(description="kind of source")
+    licence: Text = Field(description="licence of these files, PSF-2.0")
+    why: Text = Field(description="why they are collected")
+    tests: bool = Field(default=False, description="with the library's own tests")
+    max_bytes: int = Field(
+        default=1_000_000, ge=1, le=2**30, description="larger files are skipped and listed"
+    )
+
+
+Source = Annotated[FilesSource | StdlibSource, Field(discriminator="use")]
+
+
+class CollectConfig(Section):
+    """What is read, and how much of it may be faulty."""
+
+    limit: int = Field(default=0, ge=0, description="files, a seeded sample; 0: all")
+    max_faulty: Share = Field(
+        default=0.05, description="largest share of files that cannot be read or decoded"
+    )
+    source: list[Source] = Field(
+        default=[
+            StdlibSource(
+                use="stdlib",
+                licence="PSF-2.0",
+                why="on every machine that has Python: no download, no account",
+            )
+        ],
+        min_length=1,
+        description="sources in order; each has licence and why",
+    )
+
+
+# ------------------------------------------------------------------------------------ clean
+
+
+class CleanConfig(Section):
+    """The steps in the order in which they run."""
+
+    step: list[CleanStep] = Field(default=default_steps(), description="steps in order")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CleanConfig:
+        names = [step.name for step in self.step if step.use == "quantile"]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two quantile steps are called {name!r}; give each its own name")
+        return self
+
+
+# --------------------------------------------------------------------------------- annotate
+
+
+class AnnotateConfig(Section):
+    """What is labelled, by whom, and how well labels must agree."""
+
+    task: Literal["code", "none"] = Field(
+        default="code", description="code: quality of a file and kinds of its holes"
+    )
+    skip: str = Field(default="", description="reason for task none; it stands in the report")
+    guideline: str = Field(default="", description="file with your guideline; empty: the built-in")
+    annotator: Text = Field(default="rules", description="name of the labelling functions' author")
+    kinds: list[Literal["line", "argument", "body"]] = Field(
+        default=["line", "argument", "body"], min_length=1, description="kinds of holes"
+    )
+    audit: str = Field(
+        default="", description="file with labels by a human (id, label, annotator, time)"
+    )
+    audit_size: int = Field(default=50, ge=1, le=100_000, description="files to audit, seeded")
+    min_agreement: Share = Field(
+        default=0.67, description="gate: share of agreeing labelling functions, and of the audit"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AnnotateConfig:
+        if self.task == "none" and not self.skip.strip():
+            raise ValueError('task "none" needs a reason: skip = "why nothing is labelled"')
+        return self
+
+
+# ------------------------------------------------------------------------------------ split
+
+
+class SplitConfig(Section):
+    """Who goes where, the tokenizer, and what counts as a leak."""
+
+    by: Literal["cluster", "file", "package", "time"] = Field(
+        default="cluster", description="what stays together; time: newest files are the test"
+    )
+    val: float = Field(default=0.1, gt=0.0, lt=0.5, description="share of the validation split")
+    test: float = Field(default=0.1, gt=0.0, lt=0.5, description="share of the test split")
+    gap: float = Field(
+        default=0.0, ge=0.0, le=36_500.0, description="by time: days left out before each cut"
+    )
+    stratify: Literal["none", "area", "quality"] = Field(
+        default="none", description="keep the shares of this in every split"
+    )
+    vocab_size: int = Field(
+        default=2048, ge=261, le=262_144, description="tokens: 256 bytes, 5 special, merges"
+    )
+    min_frequency: int = Field(
+        default=2, ge=1, le=1_000_000, description="times a pair must occur to become a token"
+    )
+    min_bytes: int = Field(
+        default=20_000, ge=1, description="text the train split needs; less is an error"
+    )
+    min_documents: int = Field(
+        default=1, ge=1, description="files every split needs; fewer is an error"
+    )
+    leak_similarity: float = Field(
+        default=0.8, gt=0.0, le=1.0, description="from this Jaccard similarity on it is a leak"
+    )
+    max_leak: int = Field(default=0, ge=0, description="gate: leaking pairs between splits")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SplitConfig:
+        if self.val + self.test >= 0.9:
+            raise ValueError(
+                f"val {self.val} + test {self.test} leave less than 0.1 for train; lower them"
+            )
+        if self.gap and self.by != "time":
+            raise ValueError(f'gap {self.gap} needs by = "time", given by = "{self.by}"')
+        return self
