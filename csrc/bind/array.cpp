@@ -87,13 +87,28 @@ void expect(const char* op, const char* name, const Array& array, std::vector<in
     fail("has strides " + shape_string(array.strides) + ", the last must be 1; call .contiguous() first");
 }
 
+View output(const char* op, const Array& array) {
+  if (array.read_only) throw py::value_error(std::string(op) + ": an output is read-only; give a writable array");
+  return view(array);
+}
+
+void expect_ids(const char* op, const char* name, const Array& ids, int64_t limit, bool negative) {
+  const auto* data = reinterpret_cast<const int32_t*>(ids.data);
+  for (int64_t i = 0; i < ids.shape[0]; ++i) {
+    int32_t id = data[i * ids.strides[0]];
+    if (id >= limit || (id < 0 && !negative))
+      throw py::index_error(std::string(op) + ": " + name + "[" + std::to_string(i) + "] is " + std::to_string(id) +
+                            ", allowed is " + (negative ? "below " : "0 to ") + std::to_string(negative ? limit : limit - 1));
+  }
+}
+
 void raise_status(const char* op, Status status, int64_t workspace) {
   std::string s = std::string(op) + " on table '" + kernels()->name + "': " + status_name(status);
   if (status == Status::workspace) s += " (" + std::to_string(workspace) + " bytes)";
   throw std::runtime_error(s);
 }
 
-static DType dtype_from(const std::string& name) {
+DType dtype_from(const std::string& name) {
   for (DType t : {DType::f32, DType::bf16, DType::i32, DType::i64, DType::u8})
     if (name == dtype_name(t)) return t;
   throw py::type_error("dtype '" + name + "' is not one of float32, bfloat16, int32, int64, uint8");
@@ -168,6 +183,7 @@ GM_BIND(array) {
       .def_property_readonly("nbytes", [](const Array& a) { return a.size() * item_size(a.dtype); })
       .def_property_readonly("contiguous", &Array::contiguous)
       .def_property_readonly("data_ptr", [](const Array& a) { return reinterpret_cast<uintptr_t>(a.data); })
+      .def_property_readonly("accumulating_flag", [](const Array& a) { return a.accumulate != 0; })
       .def_property_readonly("read_only", [](const Array& a) { return a.read_only; })
       .def("numpy", &to_numpy, "The same memory as a NumPy array; bfloat16 comes as uint16.")
       .def("view", &make_view, py::arg("shape"), py::arg("strides") = py::none(), py::arg("offset") = 0)

@@ -36,6 +36,15 @@ std::string shape_string(const std::vector<int64_t>& shape);
 View view(const Array& array);
 inline View view(const std::optional<Array>& array) { return array ? view(*array) : View{}; }
 
+// The same for an array that is written to; raises ValueError when it is read-only.
+View output(const char* op, const Array& array);
+inline View output(const char* op, const std::optional<Array>& array) { return array ? output(op, *array) : View{}; }
+
+DType dtype_from(const std::string& name);
+
+// Raises IndexError naming op when an id is not below `limit` (and, unless `negative`, not from 0 on).
+void expect_ids(const char* op, const char* name, const Array& ids, int64_t limit, bool negative);
+
 // Raises ValueError naming op and argument when the shape (-1: any), dtype or last stride is not what the op takes.
 void expect(const char* op, const char* name, const Array& array, std::vector<int64_t> shape,
             std::initializer_list<DType> allowed, bool last_stride_1 = true);
