@@ -24,39 +24,47 @@ GM_TABLE(neon)
 
 namespace {
 
+// Plain functions and constant tables: static data that needs no guard needs no C++ runtime library.
+bool always() { return true; }
+#if defined(__x86_64__)
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512dq");
+}
+bool has_avx512bf16() {
+  return has_avx512() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
+}
+#endif
+
 struct Candidate {
   const Kernels* table;
-  bool usable;
+  bool (*usable)();
   const char* reason;
 };
 
-const Candidate* candidates(int* n) {
+const Candidate list[] = {
 #if defined(__x86_64__)
-  __builtin_cpu_init();
-  static bool has512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  static const Candidate list[] = {
-      {&avx512bf16::kTable, has512 && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni"),
-       "the processor has avx512f/bw/vl/dq, avx512_bf16 and avx512_vnni"},
-      {&avx512::kTable, has512, "the processor has avx512f/bw/vl/dq but not avx512_bf16 and avx512_vnni"},
-      {&avx2::kTable, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), "the processor has avx2 and fma"},
-      {&scalar::kTable, true, "the processor has neither avx2 nor avx512"},
-  };
+    {&avx512bf16::kTable, has_avx512bf16, "the processor has avx512f/bw/vl/dq, avx512_bf16 and avx512_vnni"},
+    {&avx512::kTable, has_avx512, "the processor has avx512f/bw/vl/dq but not avx512_bf16 and avx512_vnni"},
+    {&avx2::kTable, has_avx2, "the processor has avx2 and fma"},
+    {&scalar::kTable, always, "the processor has neither avx2 nor avx512"},
 #elif defined(__aarch64__)
-  static const Candidate list[] = {{&neon::kTable, true, "every aarch64 processor has NEON"},
-                                   {&scalar::kTable, true, "asked for"}};
+    {&neon::kTable, always, "every aarch64 processor has NEON"},
+    {&scalar::kTable, always, "asked for"},
 #else
-  static const Candidate list[] = {{&scalar::kTable, true, "no vector table for this architecture"}};
+    {&scalar::kTable, always, "no vector table for this architecture"},
 #endif
-  *n = static_cast<int>(sizeof list / sizeof *list);
-  return list;
-}
+};
 
 const Candidate* usable(int wanted, int* total) {
-  int n, k = 0;
-  const Candidate *list = candidates(&n), *found = nullptr;
-  for (int i = 0; i < n; ++i)
-    if (list[i].usable && k++ == wanted) found = &list[i];
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+#endif
+  int k = 0;
+  const Candidate* found = nullptr;
+  for (const Candidate& c : list)
+    if (c.usable() && k++ == wanted) found = &c;
   if (total) *total = k;
   return found;
 }

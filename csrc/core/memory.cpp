@@ -105,15 +105,25 @@ void memory_reset_peak() {
 
 namespace {
 struct Arena {
-  void* data = nullptr;
-  int64_t bytes = 0;
-  ~Arena() { memory_release(data, bytes); }
+  void* data;
+  int64_t bytes;
 };
 thread_local Arena arena;
+pthread_key_t arena_key;
+pthread_once_t arena_once = PTHREAD_ONCE_INIT;
+
+// A key of pthread frees a thread's scratch at its end; a C++ destructor would need the C++ runtime library.
+void release_arena(void* a) {
+  memory_release(static_cast<Arena*>(a)->data, static_cast<Arena*>(a)->bytes);
+  *static_cast<Arena*>(a) = {nullptr, 0};
+}
+void make_arena_key() { pthread_key_create(&arena_key, release_arena); }
 }  // namespace
 
 void* arena_workspace(int64_t bytes) {
   if (bytes <= arena.bytes) return arena.data;
+  pthread_once(&arena_once, make_arena_key);
+  pthread_setspecific(arena_key, &arena);
   memory_release(arena.data, arena.bytes);
   arena.data = memory_acquire(bytes);
   arena.bytes = arena.data ? bytes : 0;

@@ -100,6 +100,9 @@ void after_fork() {
   inside_chunk = false;
 }
 
+pthread_once_t hooked = PTHREAD_ONCE_INIT;
+void hook_fork() { pthread_atfork(nullptr, nullptr, after_fork); }
+
 int default_threads() {
   if (const char* s = getenv("GRISTMILL_THREADS")) {
     int n = atoi(s);
@@ -127,8 +130,7 @@ void pool_parallel_for(Context* ctx, int64_t n, void (*fn)(void*, int64_t), void
     for (int64_t i = 0; i < n; ++i) fn(arg, i);
     return;
   }
-  static bool hooked = (pthread_atfork(nullptr, nullptr, after_fork), true);
-  (void)hooked;
+  pthread_once(&hooked, hook_fork);
   int need = ctx->threads - 1;
   if (need != started) {
     if (started) stop_workers();
