@@ -37,7 +37,7 @@ RANKS = (
     ("data", "backend"),
     ("autograd",),
     ("ops",),
-    ("tensor",),
+    ("_tensor",),
     ("nn", "optim"),
     ("models",),
     ("training", "evaluation", "checkpoint", "serving", "lab"),

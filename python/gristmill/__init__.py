@@ -11,8 +11,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Tensor": "tensor", "Parameter": "tensor", "tensor": "tensor", "from_numpy": "tensor",
-    "from_dlpack": "tensor", "empty": "tensor", "zeros": "tensor",
+    "Tensor": "_tensor", "Parameter": "_tensor", "tensor": "_tensor", "from_numpy": "_tensor",
+    "from_dlpack": "_tensor", "empty": "_tensor", "zeros": "_tensor",
     "no_grad": "autograd", "enable_grad": "autograd",
     "Trainer": "training", "TrainerConfig": "training",
 }  # fmt: skip

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from gristmill.backend import _C, Array
 
 if TYPE_CHECKING:
-    from gristmill.tensor import Tensor
+    from gristmill._tensor import Tensor
 
 _enabled = True
 

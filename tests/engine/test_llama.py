@@ -238,7 +238,7 @@ def test_a_damaged_folder_is_refused_with_its_name(tmp_path, damage):
 
 
 def test_ids_out_of_range_are_refused():
-    with pytest.raises(IndexError, match="vocabulary has 64"):
+    with pytest.raises(IndexError, match="allowed is 0 to 63"):
         small()(np.array([[64]]))
     with pytest.raises(ValueError, match="1 to 64"):
         small()(np.zeros((1, 65), np.int32))

@@ -22,7 +22,7 @@ from gristmill.ops.linear_cross_entropy import linear_cross_entropy, token_losse
 from gristmill.ops.matmul import linear
 from gristmill.ops.rope import rope
 from gristmill.ops.swiglu import swiglu
-from gristmill.tensor import Parameter, Tensor, adjacent, empty, record
+from gristmill._tensor import Parameter, Tensor, adjacent, empty, record
 
 Ids = npt.NDArray[np.integer]
 

@@ -11,7 +11,7 @@ import math
 
 from gristmill import autograd
 from gristmill.backend import _C
-from gristmill.tensor import Tensor
+from gristmill._tensor import Tensor
 
 _seed, _stream = 0, 0
 

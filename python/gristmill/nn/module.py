@@ -16,7 +16,7 @@ from gristmill.ops.embedding import embedding
 from gristmill.ops.matmul import linear
 from gristmill.ops.rmsnorm import rmsnorm
 from gristmill.ops.silu import silu
-from gristmill.tensor import Parameter, Tensor
+from gristmill._tensor import Parameter, Tensor
 
 
 class Module:

@@ -9,6 +9,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from gristmill._tensor import Tensor, record
+from gristmill.autograd import Slot
+from gristmill.backend import _C, Array
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer]
 
@@ -71,3 +75,26 @@ def reference_backward(
     dk = np.einsum("bhts,bthd->bshd", ds, q).reshape(b, s, g, -1, d).sum(axis=3)
     dv = np.einsum("bhts,bthd->bshd", p, dout).reshape(b, s, g, -1, d).sum(axis=3)
     return np.einsum("bhts,bshd->bthd", ds, keys), dk, dv
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool = True, scale: float | None = None
+) -> Tensor:
+    """q (B, T, H, D), k and v (B, S, G, D) -> (B, T, H, D), H a multiple of G, D at most 256.
+
+    `scale` is 1 / sqrt(D) by default. Raises ValueError for shapes that do not fit.
+    """
+    b, t, h, d = q.shape
+    factor = d**-0.5 if scale is None else scale
+    out, lse = _C.empty(q.shape, q.dtype), _C.empty((b, h, t))
+    _C.attention_forward(out, lse, q.array, k.array, v.array, None, factor, causal)
+
+    def backward(dout: Array, dq: Slot | None, dk: Slot | None, dv: Slot | None) -> None:
+        outs = [
+            _C.empty(x.shape, x.dtype) if slot is None else slot.out()
+            for slot, x in ((dq, q), (dk, k), (dv, v))
+        ]
+        given = (dout, q.array, k.array, v.array, out, lse, None, factor, causal)
+        _C.attention_backward(*outs, *given)
+
+    return record(out, (q, k, v), backward)

@@ -5,6 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from gristmill._tensor import Tensor, record, rows
+from gristmill.autograd import Slot
+from gristmill.backend import _C, Array
+from gristmill.ops.embedding import ids32
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer]
 
@@ -26,3 +31,42 @@ def reference_backward(dlosses: Floats, logits: Floats, targets: Ints) -> Floats
     d = np.exp(logits - lse[:, None])
     d[np.arange(len(d)), np.maximum(targets, 0)] -= 1
     return d * np.where(targets >= 0, dlosses, 0)[:, None]
+
+
+def cross_entropy(logits: Tensor, targets: npt.NDArray[np.integer]) -> Tensor:
+    """logits (..., V), targets (...) -> mean loss in nats, shape (1,), over targets not below 0.
+
+    Raises IndexError for a target of V or more, ValueError when no target counts.
+    """
+    count = counted("cross_entropy", logits.shape[:-1], targets)
+    flat, wanted = rows(logits.array), ids32(targets)
+    losses, lse = _C.empty((flat.shape[0],)), _C.empty((flat.shape[0],))
+    _C.cross_entropy_forward(losses, lse, flat, wanted)
+    out = mean_of(losses, count)
+
+    def backward(dout: Array, dlogits: Slot | None) -> None:
+        if dlogits is not None:
+            each = _C.empty((1,))
+            _C.elementwise(each, dout, None, "mul", 1.0 / count)
+            spread = each.view((flat.shape[0],), (0,), 0)
+            _C.cross_entropy_backward(rows(dlogits.out()), spread, flat, lse, wanted)
+
+    return record(out, (logits,), backward)
+
+
+def counted(op: str, shape: tuple[int, ...], targets: npt.NDArray[np.integer]) -> int:
+    """Number of targets that count; raises ValueError when there is none or the shape differs."""
+    if np.shape(targets) != shape:
+        raise ValueError(f"{op}: targets have shape {np.shape(targets)}, expected {shape}")
+    count = int((np.asarray(targets) >= 0).sum())
+    if count == 0:
+        raise ValueError(f"{op}: all {np.size(targets)} targets are negative, so none counts")
+    return count
+
+
+def mean_of(losses: Array, count: int) -> Array:
+    """Sum of losses (n,) divided by `count`, shape (1,)."""
+    out = _C.empty((1,))
+    _C.reduce(out, losses.view((1, losses.size), (losses.size, 1), 0), "sum")
+    _C.elementwise(out, out, None, "div", float(count))
+    return out

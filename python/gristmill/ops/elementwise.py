@@ -7,6 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from gristmill._tensor import Tensor, record
+from gristmill.autograd import Slot
+from gristmill.backend import _C, Array
+from gristmill.ops.reduce import sum_dim
+
 Floats = npt.NDArray[np.float64]
 
 _UNARY: dict[str, Callable[[Floats], Floats]] = {
@@ -70,3 +75,137 @@ def _unbroadcast(gradient: Floats, shape: tuple[int, ...]) -> Floats:
     axes = tuple(i for i in range(gradient.ndim) if i < extra or shape[i - extra] == 1)
     out: Floats = gradient.sum(axis=axes, keepdims=True).reshape(shape)
     return out
+
+
+def _compute(op: str, a: Array, b: Array | float = 0.0) -> Array:
+    """op(a, b) as a new contiguous array; b is an array of the same shape, or a number."""
+    out = _C.empty(a.shape, a.dtype)
+    number = not isinstance(b, Array)
+    _C.elementwise(out, a, None if number else b, op, b if number else 0.0)
+    return out
+
+
+def _step(a: Array) -> Array:
+    """1 where a > 0, else 0: the positive part, blown up past 1 and cut there."""
+    big = _compute("mul", _compute("mul", _compute("relu", a), 3e38), 3e38)
+    return _compute("neg", _compute("maximum", _compute("neg", big), -1.0))
+
+
+# gradient from (dout, a, y = op(a))
+_BACKWARD: dict[str, Callable[[Array, Array, Array], Array]] = {
+    "neg": lambda d, a, y: _compute("neg", d),
+    "exp": lambda d, a, y: _compute("mul", d, y),
+    "log": lambda d, a, y: _compute("div", d, a),
+    "sqrt": lambda d, a, y: _compute("div", _compute("mul", d, 0.5), y),
+    "tanh": lambda d, a, y: _compute("sub", d, _compute("mul", d, _compute("square", y))),
+    "sigmoid": lambda d, a, y: _compute("mul", d, _compute("sub", y, _compute("square", y))),
+    "relu": lambda d, a, y: _compute("mul", d, _step(a)),
+    "square": lambda d, a, y: _compute("mul", _compute("mul", d, 2.0), a),
+}
+
+
+def unary(x: Tensor, op: str) -> Tensor:
+    """One of neg, exp, log, sqrt, tanh, sigmoid, relu, square; float32 or bfloat16."""
+    out = _compute(op, x.array)
+
+    def backward(dout: Array, dx: Slot | None) -> None:
+        if dx is not None:
+            dx.give(_BACKWARD[op](dout, x.array, out))
+
+    return record(out, (x,), backward)
+
+
+def copy(x: Tensor) -> Tensor:
+    """The same values in contiguous memory."""
+    return convert(x, x.dtype)
+
+
+def convert(x: Tensor, dtype: str) -> Tensor:
+    """The same values as another dtype: rounded to nearest even, integers cut towards zero."""
+    out = _C.empty(x.shape, dtype)
+    _C.elementwise(out, x.array, None, "copy", 0.0)
+
+    def backward(dout: Array, dx: Slot | None) -> None:
+        if dx is not None:
+            dx.give(dout)
+
+    return record(out, (x,), backward)
+
+
+def _spread(a: Array, shape: tuple[int, ...]) -> Array:
+    """`a` seen in a larger shape: stride 0 where it repeats."""
+    missing = len(shape) - len(a.shape)
+    sizes, strides = (1,) * missing + tuple(a.shape), (0,) * missing + tuple(a.strides)
+    stretched = [0 if size == 1 else stride for size, stride in zip(sizes, strides, strict=True)]
+    return a.view(shape, stretched, 0)
+
+
+def _give(slot: Slot | None, gradient: Array) -> None:
+    """Contribute `gradient` to a slot of a smaller shape: what was repeated is summed."""
+    if slot is None:
+        return
+    missing = len(gradient.shape) - len(slot.shape)
+    for dim, size in enumerate((1,) * missing + slot.shape):
+        if size == 1 and gradient.shape[dim] != 1:
+            gradient = sum_dim(gradient, dim)
+    if missing:
+        sizes = slot.shape
+        gradient = gradient.view(sizes, gradient.strides[missing:], 0)
+    slot.give(gradient)
+
+
+def _pair(op: str, d: Array, a: Array, b: Array) -> tuple[Array, Array]:
+    """Gradients of op(a, b); where a == b, maximum gives half to each, as PyTorch does."""
+    if op == "add":
+        return d, d
+    if op == "sub":
+        return d, _compute("neg", d)
+    if op == "mul":
+        return _compute("mul", d, b), _compute("mul", d, a)
+    if op == "div":
+        da = _compute("div", d, b)
+        return da, _compute("neg", _compute("mul", da, _compute("div", a, b)))
+    above, below = _step(_compute("sub", a, b)), _step(_compute("sub", b, a))
+    to_a = _compute("mul", _compute("add", _compute("sub", above, below), 1.0), 0.5)
+    da = _compute("mul", d, to_a)
+    return da, _compute("sub", d, da)
+
+
+def binary(x: Tensor, other: Tensor | float, op: str) -> Tensor:
+    """One of add, sub, mul, div, maximum with NumPy's broadcasting, or with a number.
+
+    Raises TypeError when dtypes differ, ValueError when shapes do not broadcast.
+    """
+    if not isinstance(other, Tensor):
+        return _with_number(x, float(other), op)
+    if x.dtype != other.dtype:
+        raise TypeError(f"{op}: dtypes {x.dtype} and {other.dtype} differ; convert one with .to()")
+    try:
+        shape = np.broadcast_shapes(x.shape, other.shape)
+    except ValueError:
+        raise ValueError(f"{op}: shapes {x.shape} and {other.shape} do not broadcast") from None
+    a, b = _spread(x.array, shape), _spread(other.array, shape)
+    out = _compute(op, a, b)
+
+    def backward(dout: Array, dx: Slot | None, dother: Slot | None) -> None:
+        da, db = _pair(op, dout, a, b)
+        _give(dx, da)
+        _give(dother, db)
+
+    return record(out, (x, other), backward)
+
+
+def _with_number(x: Tensor, number: float, op: str) -> Tensor:
+    out = _compute(op, x.array, number)
+
+    def backward(dout: Array, dx: Slot | None) -> None:
+        if dx is None:
+            return
+        if op in ("mul", "div"):
+            dx.give(_compute(op, dout, number))
+        elif op == "maximum":
+            dx.give(_compute("mul", dout, _step(_compute("sub", x.array, number))))
+        else:
+            dx.give(dout)
+
+    return record(out, (x,), backward)

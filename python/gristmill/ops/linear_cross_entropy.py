@@ -9,7 +9,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from gristmill._tensor import Tensor, record, rows
+from gristmill.autograd import Slot, is_grad_enabled
+from gristmill.backend import _C, Array
 from gristmill.ops import cross_entropy as _cross_entropy
+from gristmill.ops.embedding import ids32
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer]
@@ -27,3 +31,55 @@ def reference_backward(
     dlosses = np.full(len(x), scale, dtype=x.dtype)
     dlogits = _cross_entropy.reference_backward(dlosses, x @ weight.T, targets)
     return dlogits @ weight, dlogits.T @ x
+
+
+def linear_cross_entropy(
+    x: Tensor, weight: Tensor, targets: npt.NDArray[np.integer], compute: str = "float32"
+) -> Tensor:
+    """Mean of cross_entropy(x weight^T, targets) over targets not below 0, shape (1,), in nats.
+
+    x (..., cols), weight (V, cols), targets (...). The gradients are computed with the loss, while
+    the logits of a chunk of rows are there. Raises as cross_entropy does.
+    """
+    count = _cross_entropy.counted("linear_cross_entropy", x.shape[:-1], targets)
+    wanted = is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    dx = _C.empty(x.shape, x.dtype) if wanted else None
+    dweight = _C.empty(weight.shape) if wanted else None
+    losses = _losses(x, weight, targets, compute, 1.0 / count, dx, dweight)
+    out = _cross_entropy.mean_of(losses, count)
+
+    def backward(dout: Array, to_x: Slot | None, to_weight: Slot | None) -> None:
+        factor = float(dout.numpy()[0])
+        for slot, gradient in ((to_x, dx), (to_weight, dweight)):
+            if slot is not None:
+                if factor != 1.0:
+                    _C.elementwise(gradient, gradient, None, "mul", factor)
+                slot.give(gradient)
+
+    return record(out, (x, weight), backward)
+
+
+def token_losses(
+    x: Tensor, weight: Tensor, targets: npt.NDArray[np.integer], compute: str = "float32"
+) -> npt.NDArray[np.float32]:
+    """The loss of each target in nats, in the shape of `targets`; 0 where it is negative."""
+    losses = _losses(x, weight, targets, compute, 1.0, None, None)
+    each: npt.NDArray[np.float32] = losses.numpy().reshape(np.shape(targets))
+    return each
+
+
+def _losses(
+    x: Tensor,
+    weight: Tensor,
+    targets: npt.NDArray[np.integer],
+    compute: str,
+    scale: float,
+    dx: Array | None,
+    dweight: Array | None,
+) -> Array:
+    flat = rows(x.array)
+    losses = _C.empty((flat.shape[0],))
+    to_x = None if dx is None else rows(dx)
+    ids = ids32(targets)
+    _C.linear_cross_entropy(losses, to_x, dweight, flat, weight.array, ids, scale, compute)
+    return losses

@@ -9,6 +9,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from gristmill._tensor import Tensor, record, rows
+from gristmill.autograd import Slot
+from gristmill.backend import _C, Array
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -21,3 +25,73 @@ def reference_forward(a: Floats, b: Floats) -> Floats:
 def reference_backward(dout: Floats, a: Floats, b: Floats) -> tuple[Floats, Floats]:
     """da = dout b^T (batch, M, K) and db = a^T dout (batch, K, N)."""
     return np.einsum("zmn,zkn->zmk", dout, b), np.einsum("zmk,zmn->zkn", a, dout)
+
+
+def _into(out: Array, a: Array, b: Array, compute: str) -> None:
+    """out = a b for (M, K) and (K, N) with any strides; a transposed out is computed as b^T a^T."""
+    if out.strides[-1] != 1 and out.shape[-1] > 1:
+        out, a, b = _swapped(out), _swapped(b), _swapped(a)
+    lift = lambda x: x.view((1, *x.shape), (0, *x.strides), 0)  # noqa: E731
+    _C.matmul(lift(out), lift(a), lift(b), compute)
+
+
+def _swapped(x: Array) -> Array:
+    return x.view(x.shape[::-1], x.strides[::-1], 0)
+
+
+def linear(
+    x: Tensor, weight: Tensor, compute: str = "float32", out_dtype: str | None = None
+) -> Tensor:
+    """x (..., K), weight (N, K) -> (..., N) of `out_dtype`, by default `compute`.
+
+    `compute` is the type of the operands: "float32", or "bfloat16", to which float32 operands are
+    rounded; sums are float32 either way. Raises ValueError when the widths differ.
+    """
+    k, n = x.shape[-1], weight.shape[0]
+    if weight.ndim != 2 or weight.shape[1] != k:
+        raise ValueError(f"linear: x {x.shape} and weight {weight.shape} do not multiply")
+    out = _C.empty((*x.shape[:-1], n), out_dtype or compute)
+    flat = rows(x.array)
+    _into(rows(out), flat, _swapped(weight.array), compute)
+
+    def backward(dout: Array, dx: Slot | None, dw: Slot | None) -> None:
+        d = rows(dout)
+        if dx is not None:
+            _into(rows(dx.out()), d, weight.array, compute)
+        if dw is not None:
+            _into(dw.out(), _swapped(d), flat, compute)
+
+    return record(out, (x, weight), backward)
+
+
+def matmul(a: Tensor, b: Tensor, compute: str = "float32") -> Tensor:
+    """a (M, K) b (K, N) -> (M, N), or with one equal leading batch dimension in all three.
+
+    Raises ValueError when shapes do not multiply or dtypes differ.
+    """
+    fits = a.ndim == b.ndim and a.ndim in (2, 3) and a.shape[:-2] == b.shape[:-2]
+    if not fits or a.shape[-1] != b.shape[-2] or a.dtype != b.dtype:
+        raise ValueError(
+            f"matmul: {a.dtype} {a.shape} and {b.dtype} {b.shape} do not multiply; "
+            "allowed is (M, K) and (K, N), or both with the same batch in front, of one dtype"
+        )
+    out = _C.empty((*a.shape[:-1], b.shape[-1]), a.dtype)
+    for o, x, y in zip(_each(out), _each(a.array), _each(b.array), strict=True):
+        _into(o, x, y, compute)
+
+    def backward(dout: Array, da: Slot | None, db: Slot | None) -> None:
+        if da is not None:
+            for o, d, y in zip(_each(da.out()), _each(dout), _each(b.array), strict=True):
+                _into(o, d, _swapped(y), compute)
+        if db is not None:
+            for o, x, d in zip(_each(db.out()), _each(a.array), _each(dout), strict=True):
+                _into(o, _swapped(x), d, compute)
+
+    return record(out, (a, b), backward)
+
+
+def _each(x: Array) -> list[Array]:
+    """The matrices of a batch."""
+    if len(x.shape) == 2:
+        return [x]
+    return [x.view(x.shape[1:], x.strides[1:], i * x.strides[0]) for i in range(x.shape[0])]

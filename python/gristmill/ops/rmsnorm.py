@@ -8,6 +8,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from gristmill._tensor import Tensor, record, rows
+from gristmill.autograd import Slot
+from gristmill.backend import _C, Array
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -24,3 +28,18 @@ def reference_backward(
     r, g = rstd[:, None], dout * weight
     dx = r * (g - x * r * r * (g * x).mean(axis=1, keepdims=True))
     return dx, (dout * x * r).sum(axis=0)
+
+
+def rmsnorm(x: Tensor, weight: Tensor, eps: float = 1e-6, out_dtype: str | None = None) -> Tensor:
+    """x (..., cols), weight (cols,) float32 -> the shape of x, of `out_dtype` or its own dtype."""
+    out = _C.empty(x.shape, out_dtype or x.dtype)
+    flat = rows(x.array)
+    rstd = _C.empty((flat.shape[0],))
+    _C.rmsnorm_forward(rows(out), rstd, flat, weight.array, eps)
+
+    def backward(dout: Array, dx: Slot | None, dw: Slot | None) -> None:
+        to_x = _C.empty(x.shape, x.dtype) if dx is None else dx.out()
+        to_w = _C.empty(weight.shape) if dw is None else dw.out()
+        _C.rmsnorm_backward(rows(to_x), to_w, rows(dout), flat, weight.array, rstd)
+
+    return record(out, (x, weight), backward)

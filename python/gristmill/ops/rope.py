@@ -9,6 +9,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from gristmill._tensor import Tensor, record
+from gristmill.autograd import Slot
+from gristmill.backend import _C, Array
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer]
 
@@ -42,3 +46,15 @@ def reference_forward(
 def reference_backward(dout: Floats, cos: Floats, sin: Floats, start: Ints | None = None) -> Floats:
     """dx (B, T, H, D) of the halves' rotation: its transpose, which is to turn back."""
     return reference_forward(dout, cos, sin, start, inverse=True)
+
+
+def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x (B, T, H, D) turned by its position, T at most the rows of cos and sin (positions, D/2)."""
+    out = _C.empty(x.shape, x.dtype)
+    _C.rope(out, x.array, cos.array, sin.array, None, False, False)
+
+    def backward(dout: Array, dx: Slot | None) -> None:
+        if dx is not None:
+            _C.rope(dx.out(), dout, cos.array, sin.array, None, True, False)
+
+    return record(out, (x,), backward)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from gristmill._tensor import Tensor, record, rows
+from gristmill.autograd import Slot
+from gristmill.backend import _C, Array
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -19,3 +23,15 @@ def reference_backward(dout: Floats, x: Floats) -> Floats:
     s = 1 / (1 + np.exp(-x))
     dx: Floats = dout * (s + x * s * (1 - s))
     return dx
+
+
+def silu(x: Tensor) -> Tensor:
+    """x * sigmoid(x), element by element; the shape and dtype of x."""
+    out = _C.empty(x.shape, x.dtype)
+    _C.silu_forward(rows(out), rows(x.array))
+
+    def backward(dout: Array, dx: Slot | None) -> None:
+        if dx is not None:
+            _C.silu_backward(rows(dx.out()), rows(dout), rows(x.array))
+
+    return record(out, (x,), backward)

@@ -10,7 +10,7 @@ import numpy as np
 
 from gristmill.autograd import fill
 from gristmill.backend import _C, Array
-from gristmill.tensor import Parameter
+from gristmill._tensor import Parameter
 
 
 class _Run:
