@@ -58,6 +58,7 @@ CPP_MAY_INCLUDE = {
     "cuda": ("core/", "cuda/", "kernels.h", "backend.h"),
     "runtime": ("core/", "runtime/", "cpu/", "kernels.h", "backend.h"),
     "bind": ("core/", "bind/", "runtime/", "cpu/", "kernels.h", "backend.h"),
+    "check": ("core/", "check/", "kernels.h", "backend.h"),
 }
 
 
