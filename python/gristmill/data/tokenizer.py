@@ -1,0 +1,158 @@
+"""Byte-level BPE: GPT-2's pieces, merges by the library `tokenizers`, Qwen's special tokens.
+
+Ids: the special tokens first, then the 256 bytes, then the merges in the order learned. Plain text
+is never read as a special token, whatever it spells, so encoding then decoding gives it back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from gristmill.artifacts import atomic_write, write_json
+from gristmill.errors import ArtifactError, DataError
+
+EOS = "<|endoftext|>"
+FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX = "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"
+FIM_PAD = "<|fim_pad|>"
+SPECIALS = (EOS, FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX, FIM_PAD)
+SMALLEST = len(SPECIALS) + 256  # ids that no corpus can do without
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+class Tokenizer:
+    """Text to ids and back; the file is Hugging Face's `tokenizer.json`."""
+
+    def __init__(self, inner: tokenizers.Tokenizer) -> None:
+        """Wrap a library tokenizer; raises ArtifactError if it is not byte-level with SPECIALS."""
+        self._inner = inner
+        self._inner.encode_special_tokens = True  # text that spells one stays text
+        self.special = {name: _special_id(inner, name) for name in SPECIALS}
+        self.vocab_size: int = inner.get_vocab_size(with_added_tokens=True)
+        self.eos: int = self.special[EOS]
+        self._bytes = self._table()
+
+    @classmethod
+    def load(cls, path: Path | str) -> Tokenizer:
+        """Read a `tokenizer.json` or the folder that holds it; raises ArtifactError."""
+        file = Path(path)
+        file = file / FILES[0] if file.is_dir() else file
+        try:
+            text = file.read_bytes().decode("utf-8")
+        except OSError as error:
+            raise ArtifactError(f"cannot read {file}: {error.strerror or error}") from error
+        except UnicodeDecodeError:
+            raise ArtifactError(f"{file} is not UTF-8, so it is no tokenizer.json") from None
+        try:
+            inner = tokenizers.Tokenizer.from_str(text)
+        except Exception as error:  # the library raises nothing narrower
+            raise ArtifactError(f"{file} is no tokenizer.json: {error}") from None
+        try:
+            return cls(inner)
+        except ArtifactError as error:
+            raise ArtifactError(f"{file}: {error}") from None
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json and the two files transformers wants; raises StorageError."""
+        data = json.loads(self._inner.to_str())
+        text = json.dumps(data, ensure_ascii=False, indent=1) + "\n"
+        atomic_write(folder / FILES[0], text.encode("utf-8"))
+        named = {"eos_token": EOS, "pad_token": FIM_PAD}
+        more = {"additional_special_tokens": [FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX]}
+        settings = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": 1 << 30,
+        }
+        write_json(folder / FILES[1], {**settings, **named, **more})
+        write_json(folder / FILES[2], {**named, **more})
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of plain text, no special token added; raises DataError (surrogates)."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text, on all cores; the same as `encode` one by one."""
+        try:
+            found = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        except (TypeError, UnicodeEncodeError) as error:
+            raise DataError(
+                "a text holds half a surrogate pair, which has no UTF-8; repair it in clean"
+            ) from error
+        return [encoding.ids for encoding in found]
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """Return the bytes of ids, special tokens spelled out; raises IndexError."""
+        return b"".join([self.token_bytes(int(i)) for i in ids])
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of ids; bytes that are no UTF-8 (a cut character) become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", "replace")
+
+    def token_bytes(self, id: int) -> bytes:
+        """Return the bytes one id stands for; raises IndexError for a foreign id."""
+        if not 0 <= id < self.vocab_size:
+            raise IndexError(f"token id {id} given, allowed: 0 to {self.vocab_size - 1}")
+        return self._bytes[id]
+
+    def _table(self) -> list[bytes]:
+        """Return the bytes of every id; raises ArtifactError where ids are missing or not bytes."""
+        byte_of = {char: byte for byte, char in enumerate(_alphabet())}
+        special = set(self.special.values())
+        table = []
+        for id in range(self.vocab_size):
+            token = self._inner.id_to_token(id)
+            if token is None:
+                raise ArtifactError(f"no token has id {id}; ids must be 0 to vocab_size - 1")
+            if id in special:
+                table.append(token.encode("utf-8"))
+                continue
+            try:
+                table.append(bytes(byte_of[char] for char in token))
+            except KeyError:
+                raise ArtifactError(f"token {token!r} is not in the byte alphabet") from None
+        if missing := {bytes([b]) for b in range(256)} - set(table):
+            raise ArtifactError(f"{len(missing)} of 256 bytes have no token")
+        return table
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Learn a tokenizer of at most `vocab_size` ids (fewer where the texts hold fewer pairs).
+
+    The same texts in any order and on any number of threads give the same tokenizer. Raises
+    DataError when vocab_size is below the 256 bytes and 5 special tokens, or no text has a letter.
+    """
+    if vocab_size < SMALLEST:
+        raise DataError(f"vocab_size {vocab_size} given, allowed: {SMALLEST} or more")
+    inner = tokenizers.Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIALS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    inner.train_from_iterator(texts, trainer)
+    return Tokenizer(inner)
+
+
+def _special_id(inner: Any, name: str) -> int:
+    id = inner.token_to_id(name)
+    if id is None:
+        raise ArtifactError(
+            f"the tokenizer has no token {name}; gristmill needs {', '.join(SPECIALS)}"
+        )
+    return int(id)
+
+
+def _alphabet() -> list[str]:
+    """Return GPT-2's printable character of every byte (Radford et al. 2019, bytes_to_unicode)."""
+    plain = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    rest = iter(range(256, 512))
+    return [chr(byte) if byte in plain else chr(next(rest)) for byte in range(256)]
