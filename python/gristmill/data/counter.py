@@ -1,6 +1,7 @@
-"""Counter-based random numbers: a value is a pure function of (seed, keys), so order and restarts cannot matter.
+"""Counter-based random numbers: a value is a pure function of (seed, keys).
 
-Integers go through the splitmix64 finaliser (Steele, Lea and Flood 2014); strings through keyed BLAKE2b.
+So order and restarts cannot matter. Integers go through the splitmix64 finaliser (Steele, Lea and
+Flood 2014); strings through keyed BLAKE2b.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from rensa import RMinHash
+from rensa import RMinHash  # type: ignore[import-untyped]
 
 from gristmill.data.counter import U64, mix64
 

@@ -1,7 +1,7 @@
 """The row that travels from collect to split, and the row that says why another one did not.
 
-A document is one whole file. `retrieved_at` is the state of its source (newest modification time in it),
-not the clock of the run: collecting the same bytes twice must give the same files.
+A document is one whole file. `retrieved_at` is the state of its source (newest modification time in
+it), not the clock of the run: collecting the same bytes twice must give the same files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ COMPRESSED = (".gz", ".bz2", ".xz")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text with its origin. Times are unix seconds, `bytes` counts the raw (maybe compressed) file."""
+    """One text with its origin.
+
+    Times are unix seconds; `bytes` counts the raw (maybe compressed) file.
+    """
 
     id: str  # sha256 of the raw bytes
     source: str
@@ -47,12 +50,12 @@ class Removal:
 
 
 _SQL = {int: "BIGINT", str: "VARCHAR", "int": "BIGINT", "str": "VARCHAR"}
-DOCUMENT_SCHEMA = {f.name: _SQL[f.type] for f in fields(Document)}  # type: ignore[index]
+DOCUMENT_SCHEMA = {f.name: _SQL[f.type] for f in fields(Document)}
 REMOVAL_SCHEMA = {f.name: "VARCHAR" for f in fields(Removal)}
 
 
 def write_documents(path: Path, documents: Iterable[Document], *, cluster: bool = True) -> int:
-    """Write documents as Parquet (the `cluster` column only after clean) and return their number."""
+    """Write documents as Parquet (`cluster` only after clean) and return their number."""
     schema = dict(DOCUMENT_SCHEMA)
     if not cluster:
         del schema["cluster"]

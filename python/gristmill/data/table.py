@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from gristmill.errors import DataError
+from gristmill.errors import DataError, StorageError
 
 _NUMPY = {"BIGINT": np.int64, "DOUBLE": np.float64}  # everything else travels as object
 
@@ -33,8 +33,8 @@ def connect() -> duckdb.DuckDBPyConnection:
 def write_table(path: Path, schema: Mapping[str, str], rows: Iterable[Sequence[Any]]) -> int:
     """Write rows (tuples in schema order) as zstd Parquet and return how many there were.
 
-    schema maps column name to VARCHAR, BIGINT, DOUBLE or BOOLEAN. Raises OSError or duckdb.IOException
-    when the disk refuses.
+    schema maps column name to VARCHAR, BIGINT, DOUBLE or BOOLEAN. Raises StorageError when the disk
+    refuses.
     """
     table = [list(row) for row in rows]
     columns = list(zip(*table, strict=True)) if table else [() for _ in schema]
@@ -49,9 +49,14 @@ def write_table(path: Path, schema: Mapping[str, str], rows: Iterable[Sequence[A
     casts = ", ".join(f'CAST("{name}" AS {kind}) AS "{name}"' for name, kind in schema.items())
     with connect() as connection:
         connection.register("rows", arrays)
-        connection.execute(
-            f"COPY (SELECT {casts} FROM rows) TO {quote(path)} (FORMAT parquet, COMPRESSION zstd)"
-        )
+        form = "(FORMAT parquet, COMPRESSION zstd)"
+        try:
+            connection.execute(f"COPY (SELECT {casts} FROM rows) TO {quote(path)} {form}")
+        except duckdb.IOException as error:
+            first = str(error).splitlines()[0]
+            raise StorageError(
+                f"cannot write {path}: {first}; see that there is space, and run the same again"
+            ) from error
     return len(table)
 
 

@@ -1,0 +1,258 @@
+"""What a source holds: the files to read, in order, and those left out with the reason."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gristmill.data import git
+from gristmill.data.patterns import has_magic, matcher, split_glob
+from gristmill.data.settings import FilesSource, Source, StdlibSource
+from gristmill.errors import ConfigError, DataError
+
+CACHES = {"__pycache__", "node_modules", "site-packages", "dist-packages"}
+TEST_FOLDERS = {"test", "tests", "idle_test"}
+STDLIB_SKIPS = ("config-*", "lib-dynload")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file that may become a document: `path` in the source, `file` on disk."""
+
+    path: str
+    file: Path
+    size: int
+    modified_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file or folder (ending in '/') that gives no document. `fault`: it should have."""
+
+    source: str
+    path: str
+    reason: str
+    fault: bool = False
+
+
+@dataclass
+class Listing:
+    """One source as it lies on disk."""
+
+    name: str
+    kind: str  # git, folder, file, glob, stdlib
+    root: Path
+    candidates: list[Candidate] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    revision: str = ""  # commit, or version of Python
+
+    def skip(self, path: str, reason: str, fault: bool = False) -> None:
+        """Record a file or folder that is left out."""
+        self.skipped.append(Skipped(self.name, path, reason, fault))
+
+
+def list_sources(sources: list[Source]) -> list[Listing]:
+    """List every source, in order, under names that differ. Raises DataError, ConfigError."""
+    listings: list[Listing] = []
+    for source in sources:
+        base = _name(source)
+        taken = {listing.name for listing in listings}
+        name, number = base, 2
+        while name in taken:
+            name, number = f"{base}-{number}", number + 1
+        listings.append(list_source(source, name))
+    return listings
+
+
+def list_source(source: Source, name: str) -> Listing:
+    """List one source. Raises DataError when it is missing, unreadable or without files."""
+    listing = _stdlib(source, name) if isinstance(source, StdlibSource) else _files(source, name)
+    if not listing.candidates:
+        raise DataError(_nothing(source, listing))
+    listing.candidates.sort(key=lambda candidate: candidate.path)
+    return listing
+
+
+def _name(source: Source) -> str:
+    if isinstance(source, StdlibSource):
+        return "stdlib"
+    folder = split_glob(source.path)[0] if has_magic(source.path) else source.path
+    return source.name or Path(folder).expanduser().resolve().name or "files"
+
+
+def _nothing(source: Source, listing: Listing) -> str:
+    """Say why a source gave no file to read and what to do."""
+    where = source.path if isinstance(source, FilesSource) else str(listing.root)
+    text = f"source {listing.name}: no file to read in {where}"
+    if listing.kind == "git" and not listing.skipped:
+        return (
+            f"{text}: git tracks none there; `git add` them, or read the folder itself with "
+            "git = false (--set collect.source.0.git=false)"
+        )
+    reasons = sorted({skipped.reason for skipped in listing.skipped})
+    return text + (f"; left out: {', '.join(reasons[:5])}" if reasons else "; it is empty")
+
+
+# ---------------------------------------------------------------------------------- stdlib
+
+
+def _stdlib(source: StdlibSource, name: str) -> Listing:
+    root = Path(sysconfig.get_path("stdlib"))
+    if not root.is_dir():
+        raise DataError(
+            f"source stdlib: {root} is no folder (a Python in a zip file?); give your own files "
+            "with --source PATH"
+        )
+    listing = Listing(name, "stdlib", root, revision=sys.version.split()[0])
+    unwanted = matcher(STDLIB_SKIPS)
+
+    def prune(path: str, folder: str) -> str:
+        if folder in TEST_FOLDERS and not source.tests:
+            return "tests of the library (tests = true takes them)"
+        return "no source of the library" if unwanted(path) else ""
+
+    take = matcher(["*.py"])
+    for candidate in _walk(listing, root, prune):
+        if take(candidate.path):
+            listing.candidates.append(candidate)
+        else:
+            listing.skip(candidate.path, "not a .py file")
+    return listing
+
+
+# ----------------------------------------------------------------------------------- files
+
+
+def _files(source: FilesSource, name: str) -> Listing:
+    given = os.path.expanduser(source.path)
+    if has_magic(given) and not os.path.lexists(given):
+        folder, pattern = split_glob(given)
+        return _folder(source, name, Path(folder), pattern)
+    path = Path(given)
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise DataError(
+            f"source {name}: cannot read {source.path}: {error.strerror or error}; "
+            "give a file, a folder or a glob"
+        ) from error
+    if stat.S_ISDIR(mode):
+        return _folder(source, name, path, "")
+    listing = Listing(name, "file", path.parent)
+    _add(listing, path.name, path, path.stat())
+    return listing
+
+
+def _folder(source: FilesSource, name: str, root: Path, pattern: str) -> Listing:
+    if not root.is_dir():
+        raise DataError(f"source {name}: no such folder: {root} (of {source.path})")
+    listing = Listing(name, "glob" if pattern else "folder", root)
+    found = _from_git(listing) if source.git and git.in_tree(root) else None
+    if found is None:
+        found = list(_walk(listing, root, lambda path, folder: ""))
+    try:
+        tests = matcher([pattern or "**"]), matcher(source.include), matcher(source.exclude)
+    except ValueError as error:
+        raise ConfigError(f"source {name}: {error}") from None
+    for candidate in found:
+        reason = _pattern_reason(candidate.path, *tests)
+        if reason:
+            listing.skip(candidate.path, reason)
+        else:
+            listing.candidates.append(candidate)
+    return listing
+
+
+_Test = Callable[[str], bool]
+
+
+def _pattern_reason(path: str, wanted: _Test, include: _Test, exclude: _Test) -> str:
+    if not wanted(path):
+        return "not in the glob"
+    if not include(path):
+        return "not in include"
+    return "in exclude" if exclude(path) else ""
+
+
+def _from_git(listing: Listing) -> list[Candidate] | None:
+    """Return the tracked files, or None with a note where git does not answer."""
+    try:
+        paths = git.tracked(listing.root)
+        listing.revision = git.head(listing.root)
+    except git.GitError as error:
+        listing.notes.append(f"{listing.name}: read as a plain folder, git says: {error}")
+        return None
+    listing.kind = "git"
+    found = Listing(listing.name, "git", listing.root)
+    for path in paths:
+        file = listing.root / path
+        try:
+            status = os.lstat(file)
+        except OSError:
+            listing.skip(path, "tracked, but not in the working tree")
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            listing.skip(path + "/", "submodule")
+        else:
+            _add(found, path, file, status)
+    listing.skipped += found.skipped
+    return found.candidates
+
+
+def _walk(listing: Listing, root: Path, prune: Callable[[str, str], str]) -> Iterator[Candidate]:
+    """Yield the regular files below root in sorted order; links are never followed."""
+    found = Listing(listing.name, listing.kind, root)
+
+    def unreadable(error: OSError) -> None:
+        path = os.path.relpath(error.filename or root, root)
+        listing.skip(f"{path}/", f"unreadable: {error.strerror or error}", fault=True)
+
+    for folder, folders, files in os.walk(root, onerror=unreadable):
+        below = Path(folder).relative_to(root).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        kept = []
+        for child in sorted(folders):
+            reason = _prune_reason(Path(folder, child)) or prune(prefix + child, child)
+            if reason:
+                listing.skip(f"{prefix}{child}/", reason)
+            else:
+                kept.append(child)
+        folders[:] = kept
+        for child in sorted(files):
+            file = Path(folder, child)
+            try:
+                _add(found, prefix + child, file, os.lstat(file))
+            except OSError as error:
+                listing.skip(prefix + child, f"unreadable: {error.strerror or error}", fault=True)
+    listing.skipped += found.skipped
+    yield from found.candidates
+
+
+def _prune_reason(folder: Path) -> str:
+    """Say why a folder is never walked: what is in there was not written by the user."""
+    if folder.is_symlink():
+        return "symbolic link"
+    if folder.name.startswith("."):
+        return "hidden folder"
+    if folder.name in CACHES:
+        return "folder of installed or compiled files"
+    if (folder / "pyvenv.cfg").is_file():
+        return "virtual environment"
+    return "runs of gristmill" if (folder / ".stages").is_dir() else ""
+
+
+def _add(listing: Listing, path: str, file: Path, status: os.stat_result) -> None:
+    if stat.S_ISLNK(status.st_mode):
+        listing.skip(path, "symbolic link")
+    elif not stat.S_ISREG(status.st_mode):
+        listing.skip(path, "not a regular file")
+    elif any(c < " " or "\ud800" <= c <= "\udfff" for c in path):
+        listing.skip(ascii(path), "name with control characters or not in UTF-8", fault=True)
+    else:
+        listing.candidates.append(Candidate(path, file, status.st_size, status.st_mtime_ns))

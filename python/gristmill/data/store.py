@@ -1,0 +1,46 @@
+"""Content-addressed store: a file is named by the sha256 of its bytes, each content is kept once."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from gristmill.errors import ArtifactError
+
+
+class Store:
+    """Raw bytes below one folder, as ab/<sha256>, where ab are the first two digits."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, digest: str) -> Path:
+        """Return where the bytes of a digest lie, present or not."""
+        return self.folder / digest[:2] / digest
+
+    def put(self, data: bytes) -> str:
+        """Keep `data` and return its sha256. Raises OSError when the disk refuses.
+
+        Not fsynced: a stage's whole folder is made durable at once when it is finished.
+        """
+        digest = hashlib.sha256(data).hexdigest()
+        path = self.path(digest)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return digest
+
+    def get(self, digest: str) -> bytes:
+        """Return the bytes of a digest; raises ArtifactError when they are absent or changed."""
+        path = self.path(digest)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise ArtifactError(f"{path}: {error.strerror or error}; run collect again") from error
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise ArtifactError(f"{path} has other bytes than its name says; run collect again")
+        return data
+
+    def digests(self) -> list[str]:
+        """Return the digests of everything here, sorted."""
+        return sorted(path.name for path in self.folder.glob("??/*"))
