@@ -1,4 +1,4 @@
-"""The tokenizer: any text comes back, special tokens are never read from text, bad files are named."""
+"""The tokenizer: any text comes back, special tokens are never read from text, bad files named."""
 
 from __future__ import annotations
 

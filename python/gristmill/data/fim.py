@@ -56,7 +56,7 @@ def permute(
     ids = [int(i) for i in ids]
     eos = special[EOS]
     body = ids[:-1] if ids and ids[-1] == eos else ids
-    if len(ids) < SMALLEST or not has_hole(seed, epoch, doc, rate)[0]:
+    if len(ids) < SMALLEST or (rate < 1.0 and not has_hole(seed, epoch, doc, rate)[0]):
         return ids
     draws = uniform(seed, epoch, doc, _SHAPE)
     parts = _cut_text(body, codec, draws[1:]) if codec is not None else None

@@ -55,7 +55,8 @@ class Loader:
             raise ValueError(f"fim_rate {fim_rate} given without the ids of the special tokens")
         if len(shard.tokens) == 0:
             raise DataError(f"{shard.folder} holds no tokens; give split more documents")
-        self.shard, self.size, self.context, self.seed = shard, batch, context, seed
+        self.shard, self.size, self.context = shard, batch, context
+        self._seeds = [int(hash64(seed, stream)[0]) for stream in (_DOCUMENTS, _WINDOWS, _HOLES)]
         self.fim_rate, self.spm_rate, self.codec = fim_rate, spm_rate, tokenizer
         self.special = dict(special or {})
         self._hidden = [self.special[s] for s in (fim.PREFIX, fim.SUFFIX, fim.MIDDLE) if special]
@@ -103,13 +104,10 @@ class Loader:
         if not plan.hole[part]:
             return ids
         permuted = fim.permute(
-            ids.tolist(), self._stream(_HOLES), epoch, part, 1.0, self.spm_rate, self.special,
+            ids.tolist(), self._seeds[_HOLES], epoch, part, 1.0, self.spm_rate, self.special,
             self.codec,
         )  # fmt: skip
         return np.asarray(permuted, np.int32)
-
-    def _stream(self, stream: int) -> int:
-        return int(hash64(self.seed, stream)[0])
 
     def _locate(self, number: int) -> tuple[int, int]:
         """Return (epoch, window within it) of a window counted from the beginning of training."""
@@ -135,12 +133,12 @@ class Loader:
         most = documents + (len(self.shard.tokens) + lost * documents) // max(1, context - lost) + 2
         wanted = np.zeros(most, np.bool_)
         if self.fim_rate > 0.0:
-            wanted = fim.has_hole(self._stream(_HOLES), epoch, np.arange(most), self.fim_rate)
-        shuffled = np.argsort(hash64(self._stream(_DOCUMENTS), epoch, np.arange(documents)))
+            wanted = fim.has_hole(self._seeds[_HOLES], epoch, np.arange(most), self.fim_rate)
+        shuffled = np.argsort(hash64(self._seeds[_DOCUMENTS], epoch, np.arange(documents)))
         spans = zip(offsets[shuffled].tolist(), offsets[shuffled + 1].tolist(), strict=True)
         parts, first = _lay(spans, context, wanted.tolist())
         start, length, hole, ends = np.array(parts, np.int64).reshape(-1, 4).T
-        order = np.argsort(hash64(self._stream(_WINDOWS), epoch, np.arange(len(first) - 1)))
+        order = np.argsort(hash64(self._seeds[_WINDOWS], epoch, np.arange(len(first) - 1)))
         return _Epoch(
             start, length, hole.astype(np.bool_), ends.astype(np.bool_), np.array(first), order
         )

@@ -35,7 +35,7 @@ class Tokenizer:
         self.special = {name: _special_id(inner, name) for name in SPECIALS}
         self.vocab_size: int = inner.get_vocab_size(with_added_tokens=True)
         self.eos: int = self.special[EOS]
-        self._bytes = self._table()
+        self._bytes = dict(enumerate(self._table()))
 
     @classmethod
     def load(cls, path: Path | str) -> Tokenizer:
@@ -88,7 +88,10 @@ class Tokenizer:
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Return the bytes of ids, special tokens spelled out; raises IndexError."""
-        return b"".join([self.token_bytes(int(i)) for i in ids])
+        try:
+            return b"".join([self._bytes[i] for i in ids])
+        except KeyError as error:
+            raise self._foreign(error.args[0]) from None
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text of ids; bytes that are no UTF-8 (a cut character) become U+FFFD."""
@@ -96,9 +99,12 @@ class Tokenizer:
 
     def token_bytes(self, id: int) -> bytes:
         """Return the bytes one id stands for; raises IndexError for a foreign id."""
-        if not 0 <= id < self.vocab_size:
-            raise IndexError(f"token id {id} given, allowed: 0 to {self.vocab_size - 1}")
+        if id not in self._bytes:
+            raise self._foreign(id)
         return self._bytes[id]
+
+    def _foreign(self, id: int) -> IndexError:
+        return IndexError(f"token id {id} given, allowed: 0 to {self.vocab_size - 1}")
 
     def _table(self) -> list[bytes]:
         """Return the bytes of every id; raises ArtifactError where ids are missing or not bytes."""
