@@ -31,6 +31,7 @@ Floats = npt.NDArray[np.float64]
 U = 2.0**-24  # unit roundoff of float32
 UB = 2.0**-8  # of bfloat16
 TINY = 2.0**-126  # smallest normal float32: below it roundoff is absolute
+OVERFLOW = 2.0**128 - 2.0**103  # from here on float32 rounds to infinity
 
 # Sizes around the 16 lanes of a vector and the 8 of half of one, with primes between.
 SIZES = (1, 7, 8, 9, 15, 16, 17, 31, 61)
@@ -253,6 +254,7 @@ def _stored_result(operand: Operand, value: Floats, bound: Floats) -> tuple[Floa
         if operand.accumulate:
             value = value + operand.values
             bound = bound + U * np.abs(value)
+        value = np.where(np.abs(value) >= OVERFLOW, np.sign(value) * np.inf, value)
         if operand.dtype == "bfloat16":
             bound = bound + UB * (np.abs(value) + bound)
         return value, bound + 2.0**-149
