@@ -11,14 +11,14 @@ vf apply(Elementwise op, vf a, vf b) {
     case Elementwise::sub: return a - b;
     case Elementwise::mul: return a * b;
     case Elementwise::div: return a / b;
-    case Elementwise::maximum: return vmax(a, b);
+    case Elementwise::maximum: return vmaximum(a, b);
     case Elementwise::neg: return -a;
     case Elementwise::exp: return vexp(a);
     case Elementwise::log: return vlog(a);
     case Elementwise::sqrt: return vsqrt(a);
     case Elementwise::tanh: return vtanh(a);
     case Elementwise::sigmoid: return vsigmoid(a);
-    case Elementwise::relu: return vmax(a, vzero());
+    case Elementwise::relu: return vmax(vzero(), a);  // lets NaN through
     case Elementwise::square: return a * a;
   }
   return a;

@@ -23,9 +23,13 @@ float partial(const T* x, int64_t stride, int64_t n, Reduce op) {
   vf acc = vset(none);
   for (int64_t j = 0; j < n; j += W) {
     vf v = gather(x + j * stride, stride, n - j, none);
-    acc = op == Reduce::max ? vmax(v, acc) : op == Reduce::sum_of_squares ? vfma(v, v, acc) : acc + v;
+    acc = op == Reduce::max ? vmaximum(v, acc) : op == Reduce::sum_of_squares ? vfma(v, v, acc) : acc + v;
   }
-  return op == Reduce::max ? vhmax(acc) : vsum(acc);
+  if (op != Reduce::max) return vsum(acc);
+  float lanes[W];
+  vstore(lanes, acc);
+  for (int l = 1; l < W; ++l) lanes[0] = maximum(lanes[0], lanes[l]);
+  return lanes[0];
 }
 
 }  // namespace
@@ -55,7 +59,7 @@ Status reduce(Context* ctx, const ReduceArgs* a) {
     float total = sums[i * chunks];
     for (int64_t c = 1; c < chunks; ++c) {
       float x = sums[i * chunks + c];
-      total = op == Reduce::max ? (total > x ? total : x) : total + x;
+      total = op == Reduce::max ? maximum(total, x) : total + x;
     }
     if (op == Reduce::mean) total /= static_cast<float>(a->cols);
     float* out = static_cast<float*>(a->out.data) + i * a->out.strides[0];

@@ -36,6 +36,15 @@ inline void for_rows(Context* ctx, int64_t rows, int64_t chunk, const F& f) {
   }, &job);
 }
 
+// The larger one, or NaN where either is (vmax drops a NaN on the left).
+inline vf vmaximum(vf a, vf b) {
+  vf x = vmax(a, b), y = vmax(b, a);
+  vf either = vfma(x, vset(0.5f), y * vset(0.5f));
+  return vselect_gt(either, vset(-INFINITY), x, either);
+}
+
+inline float maximum(float a, float b) { return a > b || a != a ? a : b; }
+
 template <class T>
 inline void put(T* p, vf v, int64_t n, bool add) {
   vstore_n(p, add ? vload_n(p, n) + v : v, n);
