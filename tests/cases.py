@@ -208,9 +208,8 @@ class Case:
         for f in _C.describe(self.entry)["fields"]:
             name, value = f["name"], self.arguments[f["name"]]
             if name == "key":
-                yield from zip(
-                    ("seed", "stream"), map(int, self._operand(name).read()), strict=True
-                )
+                words = self._operand(name).read().view(np.uint64).tolist()
+                yield from zip(("seed", "stream"), words, strict=True)
             elif isinstance(value, str) and value.startswith("="):
                 yield name, arrays[value[1:]]
             elif isinstance(value, Operand):

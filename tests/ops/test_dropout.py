@@ -1,0 +1,66 @@
+"""dropout: kernels against the twin, the share that is kept, the same mask backwards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from cases import SIZES, Case, U, given, wanted
+from oracle import check_gradient, verify
+
+from gristmill.backend import _C
+from gristmill.ops.dropout import reference_backward, reference_forward
+
+BIG = 0x9E3779B97F4A7C15
+
+
+def cases() -> Iterator[Case]:
+    """Three roundings: 1 - p, its inverse, the product."""
+    rng = np.random.default_rng(17)
+    for dtype in ("float32", "bfloat16"):
+        for n in (*SIZES, 5000):
+            for p in (0.0, 0.1, 0.9):
+                x = given(rng.normal(size=n), dtype)
+                y = reference_forward(x.values, BIG, 7, float(np.float32(p)))
+                yield Case(
+                    "dropout",
+                    f"{n}-{p}-{dtype}",
+                    {
+                        "out": wanted((n,), dtype, start=np.ones(n) if n == 17 else None),
+                        "x": x,
+                        "key": given(np.array([BIG, 7], np.uint64).view(np.int64), "int64"),
+                        "n": n,
+                        "p": p,
+                    },
+                    {"out": (y, 3 * U * np.abs(y))},
+                )
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_kernels_agree_with_the_twin(case: Case) -> None:
+    verify(case)
+
+
+def test_gradient_of_the_twin() -> None:
+    rng = np.random.default_rng(18)
+    x, dout = rng.normal(size=(2, 20))
+    gradient = reference_backward(dout, 1, 2, 0.3)
+    check_gradient(lambda x: reference_forward(x, 1, 2, 0.3), [gradient], [x], dout)
+
+
+def test_the_share_that_is_kept() -> None:
+    """Within five standard errors of 1 - p, and the expectation is unchanged."""
+    n, p = 2**18, 0.3
+    out = _C.empty((n,))
+    _C.dropout(out, _C.from_numpy(np.ones(n, np.float32)), 3, 4, p)
+    y = out.numpy()
+    assert abs((y > 0).mean() - (1 - p)) < 5 * math.sqrt(p * (1 - p) / n)
+    assert set(np.unique(y)) == {np.float32(0), np.float32(1) / np.float32(1 - p)}
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.0, math.nan])
+def test_a_share_outside_its_range_is_an_error(p: float) -> None:
+    with pytest.raises(ValueError, match="allowed is 0 <= p < 1"):
+        _C.dropout(_C.empty((3,)), _C.empty((3,)), 0, 0, p)
