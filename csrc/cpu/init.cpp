@@ -28,8 +28,9 @@ vf draw(const uint64_t* key, int64_t block, Distribution kind, float a, float b)
   float u[W];
   for (int i = 0; i < 4; ++i) {
     Philox4 r = philox(key[0], key[1], static_cast<uint64_t>(4 * block + i));
-    // the middle of each step, so that neither 0 nor 1 appears where a logarithm follows
-    for (int l = 0; l < 4; ++l) u[4 * i + l] = uniform_from(r.x[l]) + (kind == Distribution::uniform ? 0.0f : 0x1p-25f);
+    // Normal numbers take the middles of 2^23 steps: all exact, so that neither 0 nor 1 goes to the inverse.
+    for (int l = 0; l < 4; ++l)
+      u[4 * i + l] = kind == Distribution::uniform ? uniform_from(r.x[l]) : static_cast<float>(r.x[l] >> 9) * 0x1p-23f + 0x1p-24f;
   }
   vf v = vload(u);
   if (kind == Distribution::uniform) return vfma(v, vset(b - a), vset(a));

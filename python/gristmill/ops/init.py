@@ -46,12 +46,12 @@ def reference_forward(
 
     `truncated_normal` never leaves a ± 2 b: its uniform number maps to the central 95.45 %.
     """
-    u = uniform(seed, stream, n)
     if distribution == "uniform":
-        return a + (b - a) * u
+        return a + (b - a) * uniform(seed, stream, n)
+    # the middles of 2^23 equal steps: neither -1 nor 1
+    centred = ((philox(seed, stream, n) >> np.uint32(9)) + 0.5) * 2.0**-22 - 1
     share = math.erf(math.sqrt(2.0)) if distribution == "truncated_normal" else 1.0
-    centred = share * (2 * (u + 2.0**-25) - 1)  # the middle of each step: neither -1 nor 1
-    z = np.array([NormalDist().inv_cdf((1 + c) / 2) for c in centred])
+    z = np.array([NormalDist().inv_cdf((1 + share * c) / 2) for c in centred])
     return a + b * z
 
 
@@ -60,7 +60,7 @@ def reference_orthogonal(normal: Floats, gain: float) -> Floats:
 
     The Q of a QR decomposition with positive diagonal of R, which is what Gram-Schmidt gives.
     """
-    tall = normal if normal.shape[0] >= normal.shape[1] else normal.T
+    tall = normal if normal.shape[0] > normal.shape[1] else normal.T
     q, r = np.linalg.qr(tall)
     q = gain * q * np.where(np.diag(r) < 0, -1.0, 1.0)
     return q if tall is normal else q.T
