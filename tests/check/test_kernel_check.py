@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from case_file import Buffer, Case, Pointer, View, write
 
 _C = pytest.importorskip("gristmill._C")
