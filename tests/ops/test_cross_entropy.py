@@ -1,0 +1,144 @@
+"""cross_entropy: kernels against the twin, the twin against finite differences, extreme logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from cases import SIZES, TINY, Case, Floats, Operand, U, gamma, given, wanted
+from oracle import check_gradient, same_bytes, table, verify
+
+from gristmill.backend import _C
+from gristmill.ops.cross_entropy import reference_backward, reference_forward
+
+LAYOUTS = [("float32", "plain"), ("float32", "gaps"), ("bfloat16", "gaps")]
+SHAPES = [(3, n) for n in SIZES] + [(1, 257), (9, 1000)]
+
+
+def lse_bound(x: Floats) -> Floats:
+    """exp: 6 U and the rounding of its argument x - max; the sum: a lane's steps and the tree; the
+    logarithm: 6 U; max + log: one rounding."""
+    top = x.max(axis=1, keepdims=True)
+    _, lse = reference_forward(x, np.zeros(len(x), int))
+    spread = (np.exp(x - lse[:, None]) * (top - x)).sum(axis=1)
+    chain = gamma(-(-x.shape[1] // 16) + 4)
+    return chain + U * (6 + spread + 6 * np.abs(lse - top[:, 0]) + np.abs(lse))
+
+
+def draw(rng: np.random.Generator, shape: tuple[int, int], *where: str) -> tuple[Operand, Operand]:
+    """Logits and targets, about one in four ignored."""
+    rows, v = shape
+    targets = np.where(rng.random(rows) < 0.25, -100, rng.integers(0, v, rows))
+    return given(rng.normal(0, 4, shape), *where), given(targets, "int32", "spread")
+
+
+def cases() -> Iterator[Case]:
+    rng = np.random.default_rng(22)
+    for dtype, layout in LAYOUTS:
+        for shape in SHAPES:
+            logits, targets = draw(rng, shape, dtype, layout)
+            name = f"{shape[0]}x{shape[1]}-{dtype}-{layout}"
+            yield forward_case(name, logits, targets)
+            yield backward_case(rng, name, logits, targets, wanted(shape, dtype, layout))
+            added = wanted(shape, dtype, layout, rng.normal(size=shape))
+            yield backward_case(rng, f"{name}-added", logits, targets, added)
+            place = wanted(shape, dtype, layout, logits.values, accumulate=False)
+            logits.storage = place.storage
+            yield backward_case(rng, f"{name}-in-place", logits, targets, place)
+
+
+def forward_case(name: str, logits: Operand, targets: Operand) -> Case:
+    rows, v = logits.shape
+    losses, lse = reference_forward(logits.values, targets.read())
+    bound = lse_bound(logits.values)
+    counted = targets.read() >= 0
+    return Case(
+        "cross_entropy_forward",
+        name,
+        {
+            "losses": wanted((rows,), layout="spread"),
+            "lse": wanted((rows,)),
+            "logits": logits,
+            "targets": targets,
+            "rows": rows,
+            "V": v,
+        },
+        {"losses": (losses, (bound + U * np.abs(losses)) * counted), "lse": (lse, bound)},
+    )
+
+
+def backward_case(
+    rng: np.random.Generator, name: str, logits: Operand, targets: Operand, out: Operand
+) -> Case:
+    rows, v = logits.shape
+    x, t = logits.values, targets.read()
+    lse = given(reference_forward(x, t)[1])
+    dlosses = given(rng.normal(size=rows))
+    dlogits = reference_backward(dlosses.values, x, t)
+    # p = exp(x - lse): 6 U, the argument's rounding and that of the given lse; minus one; a product
+    arg = np.abs(x - lse.values[:, None])
+    p = np.exp(x - lse.values[:, None])
+    size = np.abs(dlosses.values)[:, None] * (t >= 0)[:, None]
+    bound = U * size * (p * (8 + arg + np.abs(lse.values)[:, None])) + 2 * U * np.abs(dlogits)
+    return Case(
+        "cross_entropy_backward",
+        name,
+        {
+            "dlogits": out,
+            "dlosses": dlosses,
+            "logits": "=dlogits" if out.storage is logits.storage else logits,
+            "lse": lse,
+            "targets": targets,
+            "rows": rows,
+            "V": v,
+        },
+        {"dlogits": (dlogits, bound + TINY)},
+    )
+
+
+@pytest.mark.parametrize("case", cases(), ids=str)
+def test_kernels_agree_with_the_twin(case: Case) -> None:
+    verify(case)
+
+
+def test_gradient_of_the_twin() -> None:
+    rng = np.random.default_rng(23)
+    logits, dout = rng.normal(size=(4, 6)), rng.normal(size=4)
+    targets = np.array([5, -100, 0, 2])
+    gradient = reference_backward(dout, logits, targets)
+    check_gradient(lambda x: reference_forward(x, targets)[0], [gradient], [logits], dout)
+
+
+@pytest.mark.parametrize("name", _C.tables())
+def test_extreme_logits(name: str) -> None:
+    """Nothing overflows; what is impossible costs infinity; NaN is not hidden."""
+    rows = [[1e4, -1e4, 0], [-3e38, -3e38, -3e38], [-np.inf, 0, 0], [0, np.nan, 0]]
+    losses = _C.empty((4,))
+    with table(name):
+        _C.cross_entropy_forward(
+            losses,
+            None,
+            _C.from_numpy(np.array(rows, np.float32)),
+            _C.from_numpy(np.zeros(4, np.int32)),
+        )
+    got = losses.numpy()
+    assert got[0] == 0 and got[1] == pytest.approx(0, abs=1e32)
+    assert got[2] == np.inf and np.isnan(got[3])
+
+
+@pytest.mark.parametrize("name", _C.tables())
+def test_a_row_has_the_same_bits_alone_and_among_64(name: str) -> None:
+    rng = np.random.default_rng(24)
+    x, targets = rng.normal(0, 4, (64, 77)), rng.integers(0, 77, 64)
+    with table(name):
+        together = forward_case("64", given(x), given(targets, "int32")).run()["lse"]
+        for i in (0, 5, 63):
+            one = forward_case("1", given(x[i : i + 1]), given(targets[i : i + 1], "int32"))
+            same_bytes(f"row {i}", {"lse": together[i : i + 1]}, {"lse": one.run()["lse"]})
+
+
+def test_a_target_outside_the_vocabulary_is_an_error() -> None:
+    targets = _C.from_numpy(np.array([1, 5], np.int32))
+    with pytest.raises(IndexError, match=r"targets\[1\] is 5"):
+        _C.cross_entropy_forward(_C.empty((2,)), None, _C.empty((2, 5)), targets)
