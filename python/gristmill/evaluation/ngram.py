@@ -28,7 +28,7 @@ MOST = 7  # of context: with the next byte it fills 64 bits
 
 @dataclass(frozen=True)
 class Table:
-    """Counts of one context length: sorted keys (context << 8 | byte), sorted contexts."""
+    """Counts of one context length: sorted keys (context, then what follows), sorted contexts."""
 
     keys: U64
     counts: npt.NDArray[np.int64]  # N(hc)
@@ -48,7 +48,7 @@ class NGram:
         if not real.any():
             raise ValueError("an n-gram model needs at least one byte to count")
         self.order = order
-        self.tables = [_count(_keys(text, length)[real]) for length in range(order)]
+        self.tables = [count_keys(_keys(text, length)[real], 8) for length in range(order)]
 
     def bits(self, documents: Sequence[bytes]) -> Bits:
         """Return the code length of each document; they do not see one another."""
@@ -82,10 +82,11 @@ def _keys(text: U8, length: int) -> U64:
     return keys
 
 
-def _count(keys: U64) -> Table:
+def count_keys(keys: U64, width: int) -> Table:
+    """Count keys whose low `width` bits follow the context in the bits above; sorts `keys`."""
     keys.sort()
     unique, counts = _runs(keys)
-    contexts, first = _starts(unique >> np.uint64(8))
+    contexts, first = _starts(unique >> np.uint64(width))
     totals = np.add.reduceat(counts, first)
     kinds = np.diff(np.append(first, len(unique)))
     return Table(unique, counts, contexts, totals, kinds)
