@@ -159,7 +159,9 @@ def test_accumulation_equals_a_larger_batch():
             part = slice(0, 2) if step % 2 == 0 else slice(2, 4)
             return x[part], y[part]
 
-    c = gm.TrainerConfig(steps=1, lr=1e-2, accumulate=2, schedule="constant", warmup=0.0, progress=False)
+    c = gm.TrainerConfig(
+        steps=1, lr=1e-2, accumulate=2, schedule="constant", warmup=0.0, progress=False
+    )
     gm.Trainer(model, Halves(), None, c).fit()
     a, b = one.model.norm.weight.numpy(), model.model.norm.weight.numpy()
     np.testing.assert_allclose(a, b, rtol=1e-5)
@@ -174,13 +176,17 @@ def test_an_interrupted_run_ends_with_the_same_bits(tmp_path):
                 raise KeyboardInterrupt
             return super().batch(step)
 
-    c = gm.TrainerConfig(steps=9, lr=1e-2, progress=False, eval_every=4, eval_batches=2, checkpoint_every=2)
+    c = gm.TrainerConfig(
+        steps=9, lr=1e-2, progress=False, eval_every=4, eval_batches=2, checkpoint_every=2
+    )
     with pytest.raises(KeyboardInterrupt):
         gm.Trainer(small(), Stop(), Patterns(), c, tmp_path / "cut").fit()
     model = small()
     gm.Trainer(model, Patterns(), Patterns(), c, tmp_path / "cut").fit()
     assert digest(model) == digest(whole)
-    rows = [json.loads(x)["step"] for x in (tmp_path / "cut/metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(x)["step"] for x in (tmp_path / "cut/metrics.jsonl").read_text().splitlines()
+    ]
     assert rows == list(range(9))
 
 
@@ -242,3 +248,19 @@ def test_ids_out_of_range_are_refused():
         small()(np.array([[64]]))
     with pytest.raises(ValueError, match="1 to 64"):
         small()(np.zeros((1, 65), np.int32))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_sharded_half_precision_folders_load_widened(tmp_path, dtype):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=False,
+    )  # fmt: skip
+    theirs = transformers.LlamaForCausalLM(config).to(getattr(torch, dtype))
+    theirs.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    ours = gm.models.from_pretrained(tmp_path)
+    for name, p in theirs.named_parameters():
+        assert (ours.state_dict()[name].numpy() == p.detach().float().numpy()).all()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gristmill.errors import ArtifactError
 from gristmill.models.llama import Llama, LlamaConfig
@@ -16,8 +18,6 @@ def from_pretrained(folder: str | Path) -> Llama:
 
     Raises ArtifactError when a file is missing, damaged, or of another architecture.
     """
-    from safetensors import SafetensorError, safe_open
-
     folder = Path(folder)
     try:
         config = LlamaConfig.from_dict(json.loads((folder / "config.json").read_text("utf-8")))
@@ -26,25 +26,59 @@ def from_pretrained(folder: str | Path) -> Llama:
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{folder / 'config.json'}: {error}") from None
     model = Llama(config)
-    path = folder / "model.safetensors"
-    try:
-        with safe_open(path, framework="np") as file:
-            state = {name: _widen(file, name) for name in file.keys()}  # noqa: SIM118
-    except FileNotFoundError:
-        raise ArtifactError(f"{folder} has no model.safetensors: not a saved model") from None
-    except SafetensorError as error:
-        raise ArtifactError(f"{path} is damaged or not safetensors: {error}") from None
+    state = read_weights(folder)
     if config.tie_word_embeddings:
         state.pop("lm_head.weight", None)
     try:
         model.load_state_dict(state)
     except (KeyError, ValueError) as error:
-        raise ArtifactError(f"{path} does not fit its config.json: {error.args[0]}") from None
+        raise ArtifactError(
+            f"{folder / 'model.safetensors'} does not fit its config.json: {error.args[0]}"
+        ) from None
     return model
 
 
-def _widen(file: object, name: str) -> np.ndarray:
-    piece = file.get_slice(name)  # type: ignore[attr-defined]
-    if piece.get_dtype() != "BF16":
-        return np.asarray(file.get_tensor(name), dtype=np.float32)  # type: ignore[attr-defined]
-    raise ValueError(f"{name} is bfloat16; save the model as float32 first")
+def read_weights(folder: Path) -> dict[str, npt.NDArray[np.float32]]:
+    """Every tensor of model.safetensors, or of the files its index names, widened to float32.
+
+    Raises ArtifactError when a file is missing, damaged, or holds another dtype than float32,
+    float16 or bfloat16.
+    """
+    index = folder / "model.safetensors.index.json"
+    names = ["model.safetensors"]
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise ArtifactError(f"{index} is damaged: {error}") from None
+    state: dict[str, npt.NDArray[np.float32]] = {}
+    for name in names:
+        state |= _read_file(folder / name)
+    return state
+
+
+def _read_file(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        entries = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} is missing: not a saved model") from None
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{path} is damaged or not safetensors: {error}") from None
+    try:
+        return {name: _widen(entry) for name, entry in entries}
+    except TypeError as error:
+        raise ArtifactError(f"{path}: {error}") from None
+
+
+def _widen(entry: dict[str, Any]) -> npt.NDArray[np.float32]:
+    """One tensor as float32; bfloat16 is the upper half of a float32."""
+    kind, data, shape = entry["dtype"], entry["data"], entry["shape"]
+    if kind == "BF16":
+        upper = np.frombuffer(data, "<u2").astype(np.uint32) << 16
+        return upper.view(np.float32).reshape(shape)
+    if kind not in ("F32", "F16"):
+        raise TypeError(f"a tensor is {kind}, allowed are F32, F16 and BF16; convert the model")
+    values = np.frombuffer(data, {"F32": "<f4", "F16": "<f2"}[kind])
+    return values.astype(np.float32, copy=False).reshape(shape)

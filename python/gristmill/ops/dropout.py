@@ -35,12 +35,15 @@ def dropout(x: Tensor, p: float, seed: int, stream: int) -> Tensor:
     """
     if not x.is_contiguous():
         raise ValueError(f"dropout: strides {x.strides} have gaps; call .contiguous() first")
-    flat = lambda a: a.view((a.size,), (1,), 0)  # noqa: E731
     out = _C.empty(x.shape, x.dtype)
-    _C.dropout(flat(out), flat(x.array), seed, stream, p)
+    _C.dropout(_flat(out), _flat(x.array), seed, stream, p)
 
     def backward(dout: Array, dx: Slot | None) -> None:
         if dx is not None:
-            _C.dropout(flat(dx.out()), flat(dout), seed, stream, p)
+            _C.dropout(_flat(dx.out()), _flat(dout), seed, stream, p)
 
     return record(out, (x,), backward)
+
+
+def _flat(a: Array) -> Array:
+    return a.view((a.size,), (1,), 0)

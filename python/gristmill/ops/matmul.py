@@ -31,8 +31,11 @@ def _into(out: Array, a: Array, b: Array, compute: str) -> None:
     """out = a b for (M, K) and (K, N) with any strides; a transposed out is computed as b^T a^T."""
     if out.strides[-1] != 1 and out.shape[-1] > 1:
         out, a, b = _swapped(out), _swapped(b), _swapped(a)
-    lift = lambda x: x.view((1, *x.shape), (0, *x.strides), 0)  # noqa: E731
-    _C.matmul(lift(out), lift(a), lift(b), compute)
+    _C.matmul(_lifted(out), _lifted(a), _lifted(b), compute)
+
+
+def _lifted(x: Array) -> Array:
+    return x.view((1, *x.shape), (0, *x.strides), 0)
 
 
 def _swapped(x: Array) -> Array:
