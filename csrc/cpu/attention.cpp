@@ -89,9 +89,9 @@ void forward_block(const AttentionForwardArgs* a, int64_t b, int64_t h, int64_t 
   for (int64_t i = 0; i < n; ++i) m[i] = -INFINITY, l[i] = 0.0f;
   int64_t keys = seen(a, b, t0 + n - 1);
   for (int64_t k0 = 0; k0 < keys; k0 += KB) {
-    gather<T>(k, a->k, b, g, k0, KB, a->S, D);
+    gather<T>(k, a->k, b, g, k0, KB, keys, D);  // not beyond: 0 times what lies there may be NaN
     transpose(kt, k, D);
-    gather<T>(k, a->v, b, g, k0, KB, a->S, D);
+    gather<T>(k, a->v, b, g, k0, KB, keys, D);
     for (int64_t i = 0; i < n * KB; ++i) s[i] = 0.0f;
     product(s, KB, q, P, 1, kt, KB, n, KB, D);
     for (int64_t i = 0; i < n; ++i) {
@@ -136,9 +136,10 @@ void backward_group(const AttentionBackwardArgs* a, int64_t b, int64_t g, float*
   alignas(64) float q[QB * kMaxD], dy[QB * kMaxD], k[KB * kMaxD], kt[kMaxD * KB], v[KB * kMaxD], vt[kMaxD * KB];
   alignas(64) float dk[KB * kMaxD], dv[KB * kMaxD], s[QB * KB], ds[QB * KB];
   for (int64_t i = 0; i < group * a->T * P; ++i) dq_all[i] = 0.0f;
+  int64_t keys = a->T > 0 ? seen(a, b, a->T - 1) : 0;
   for (int64_t k0 = 0; k0 < a->S; k0 += KB) {
-    gather<T>(k, a->k, b, g, k0, KB, a->S, D);
-    gather<T>(v, a->v, b, g, k0, KB, a->S, D);
+    gather<T>(k, a->k, b, g, k0, KB, keys, D);
+    gather<T>(v, a->v, b, g, k0, KB, keys, D);
     transpose(kt, k, D);
     transpose(vt, v, D);
     for (int64_t i = 0; i < KB * P; ++i) dk[i] = dv[i] = 0.0f;
