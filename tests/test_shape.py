@@ -36,7 +36,7 @@ def test_the_dial(depth: int, width: int) -> None:
     [{"hidden_size": 7}, {"hidden_size": 30, "heads": 6, "head_dim": None}, {"kv_heads": 2}],
 )
 def test_misfits_are_messages(given_keys: dict[str, Any]) -> None:
-    with pytest.raises((ConfigError, ValueError), match="must be|allowed"):
+    with pytest.raises((ConfigError, ValueError), match=r"must be|allowed"):
         llama_config(DesignConfig(**given_keys), 2048)
 
 

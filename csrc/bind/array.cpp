@@ -174,7 +174,7 @@ static Array make_view(const Array& a, std::vector<int64_t> shape, std::optional
   return v;
 }
 
-GM_BIND(array) {
+void bind_array(py::module_& m) {
   py::class_<Array>(m, "Array", "A view of a shared buffer: shape and strides in elements, dtype by name.")
       .def_property_readonly("shape", [](const Array& a) { return py::tuple(py::cast(a.shape)); })
       .def_property_readonly("strides", [](const Array& a) { return py::tuple(py::cast(a.strides)); })

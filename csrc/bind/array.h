@@ -71,6 +71,8 @@ void call_kernel(const char* op, Status (*fn)(Context*, const Args*), int64_t (*
 
 #define GM_CALL(entry, args) ::gristmill::call_kernel(#entry, kernels()->entry, kernels()->entry##_workspace, args)
 
+void bind_array(py::module_& m);  // before all others: their signatures name Array
+
 // Files of bind/ register themselves; the module runs all of them.
 struct Binding {
   void (*bind)(py::module_&);

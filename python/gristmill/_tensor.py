@@ -306,9 +306,11 @@ class Adjacent(Slot):
             states = {True}
         for m in self.members:
             m.slot.filled = True
-        span = first.array.view(self.shape, (self.shape[1], 1), 0) if len(
-            self.members
-        ) == 1 else _span(first.array, self.shape)
+        span = (
+            first.array.view(self.shape, (self.shape[1], 1), 0)
+            if len(self.members) == 1
+            else _span(first.array, self.shape)
+        )
         return span.accumulating() if states == {True} else span
 
 
@@ -321,7 +323,9 @@ def adjacent(members: Sequence[Parameter]) -> Tensor | None:
     """Matrices (n_i, k) that follow each other in memory as one (sum n_i, k), or None."""
     end = None
     for m in members:
-        if m.slot.array is None or (end is not None and (m.array.data_ptr, m.slot.array.data_ptr) != end):
+        if m.slot.array is None or (
+            end is not None and (m.array.data_ptr, m.slot.array.data_ptr) != end
+        ):
             return None
         end = (m.array.data_ptr + m.array.nbytes, m.slot.array.data_ptr + m.array.nbytes)
     shape = (sum(m.shape[0] for m in members), members[0].shape[1])

@@ -89,7 +89,7 @@ class Slot:
 
     def _settle(self) -> None:
         """Slices nobody wrote are zero."""
-        if self.filled or not self.pieces:
+        if self.filled or self.array is None or not self.pieces:
             return
         written = sum(p.size for p in self.pieces.values())
         if written != self.array.size:

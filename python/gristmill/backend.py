@@ -22,4 +22,4 @@ def fused(entry: str) -> bool:
     return state[entry]["present"] and not any(state[p]["replaced"] for p in parts)
 
 
-__all__ = ["Array", "_C", "fused"]
+__all__ = ["_C", "Array", "fused"]

@@ -15,7 +15,17 @@ from gristmill.artifacts import sha256_bytes, sha256_file
 PACKAGE = Path(__file__).parent
 NAME = "gristmill"
 # `import gristmill` hands out the engine lazily by name, which no reading of the source can follow
-ENGINE = ("backend", "autograd", "_tensor", "ops", "nn", "optim", "models", "training", "checkpoint")
+ENGINE = (
+    "backend",
+    "autograd",
+    "_tensor",
+    "ops",
+    "nn",
+    "optim",
+    "models",
+    "training",
+    "checkpoint",
+)
 
 
 def module_file(module: str, package: Path = PACKAGE) -> Path | None:

@@ -47,7 +47,7 @@ def _model(config: Config) -> list[tuple[str, str]]:
 
 
 def _stages(config: Config, root: Path) -> list[tuple[str, str]]:
-    """Return per stage whether it is done; keys of later stages depend on what earlier ones give."""
+    """Return per stage whether it is done; a key depends on what earlier stages gave."""
     pipeline = Pipeline(config, root)
     rows = []
     known = root.is_dir()

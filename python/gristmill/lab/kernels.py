@@ -83,7 +83,9 @@ def headers() -> Path:
     for folder in (here.parents[1] / "include", here.parents[3] / "csrc"):
         if (folder / "kernels.h").exists():
             return folder
-    raise FileNotFoundError("kernels.h is neither in the package nor beside it; reinstall gristmill")
+    raise FileNotFoundError(
+        "kernels.h is neither in the package nor beside it; reinstall gristmill"
+    )
 
 
 def _compile(source: Path, entry: str) -> int:
@@ -162,7 +164,8 @@ def check(op: str, tolerance: float = 8 * 2.0**-24) -> Report:
             if error.max() > worst:
                 i = np.unravel_index(int(error.argmax()), error.shape)
                 worst = float(error.max())
-                where = f"shape ({rows}, {cols}), element {tuple(map(int, i))}: {got[i]}, twin {want[i]}"
+                at = tuple(map(int, i))
+                where = f"shape ({rows}, {cols}), element {at}: {got[i]}, twin {want[i]}"
     report = Report(entry, cases, worst, where)
     if not report.ok:
         raise ReproError(f"{entry} is wrong by {worst:.3g} times the allowed error: {where}")

@@ -1,5 +1,6 @@
 """Modules with PyTorch's names."""
 
+from gristmill._tensor import Parameter
 from gristmill.nn import init
 from gristmill.nn.module import (
     Dropout,
@@ -7,11 +8,11 @@ from gristmill.nn.module import (
     Linear,
     Module,
     ModuleList,
-    Parameter,
     RMSNorm,
     SiLU,
 )
 
 __all__ = [
-    "Dropout", "Embedding", "Linear", "Module", "ModuleList", "Parameter", "RMSNorm", "SiLU", "init",
-]  # fmt: skip
+    *("Dropout", "Embedding", "Linear", "Module", "ModuleList"),
+    *("Parameter", "RMSNorm", "SiLU", "init"),
+]

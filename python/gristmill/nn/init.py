@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 
 from gristmill import autograd
-from gristmill.backend import _C
 from gristmill._tensor import Tensor
+from gristmill.backend import _C
 
 _seed, _stream = 0, 0
 

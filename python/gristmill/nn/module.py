@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gristmill import autograd
+from gristmill._tensor import Parameter, Tensor
 from gristmill.backend import _C
 from gristmill.nn import init
 from gristmill.ops.dropout import dropout
@@ -16,7 +17,6 @@ from gristmill.ops.embedding import embedding
 from gristmill.ops.matmul import linear
 from gristmill.ops.rmsnorm import rmsnorm
 from gristmill.ops.silu import silu
-from gristmill._tensor import Parameter, Tensor
 
 
 class Module:

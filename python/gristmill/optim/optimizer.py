@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from gristmill._tensor import Parameter
 from gristmill.autograd import fill
 from gristmill.backend import _C, Array
-from gristmill._tensor import Parameter
 
 
 class _Run:
@@ -81,7 +81,7 @@ class Optimizer:
         return math.sqrt(total)
 
     def clip(self, max_norm: float) -> float:
-        """Scale the next step's gradients to a global norm of at most `max_norm`; the norm before."""
+        """Scale the next step's gradients to a norm of at most `max_norm`; the norm before."""
         norm = self.grad_norm()
         self.scale = min(1.0, max_norm / norm) if max_norm > 0 and norm > 0 else 1.0
         return norm
@@ -106,7 +106,9 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """Step count and the state arrays, each (n,) float32."""
-        arrays = {f"{i}.{k}": v.numpy() for i, r in enumerate(self.runs()) for k, v in r.state.items()}
+        arrays = {
+            f"{i}.{k}": v.numpy() for i, r in enumerate(self.runs()) for k, v in r.state.items()
+        }
         return {"steps": self.steps, "arrays": arrays}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

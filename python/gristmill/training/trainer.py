@@ -211,7 +211,9 @@ class Trainer:
             )
         saved = from_pretrained(self.out / "last")
         self.model.load_state_dict({n: p.numpy() for n, p in saved.named_parameters()})
-        self.optimizer.load_state_dict({"steps": state["optimizer_steps"], "arrays": state["arrays"]})
+        self.optimizer.load_state_dict(
+            {"steps": state["optimizer_steps"], "arrays": state["arrays"]}
+        )
         self.history.best_step = state["best_step"]
         self.history.best_loss = math.inf if state["best_loss"] is None else state["best_loss"]
         self.looks_without_progress = state["looks_without_progress"]
