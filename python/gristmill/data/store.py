@@ -1,4 +1,4 @@
-"""Content-addressed store: a file is named by the sha256 of its bytes, each content is kept once."""
+"""Content-addressed store: a file is named by the sha256 of its bytes, so equal bytes lie once."""
 
 from __future__ import annotations
 

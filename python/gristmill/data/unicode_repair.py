@@ -1,0 +1,98 @@
+"""Unicode repair: what editors, downloads and wrong decoders do to text is undone and counted."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import NamedTuple
+
+# C0 and C1 controls but tab, line feed and form feed (a page mark in old sources); the signs that
+# reorder what is displayed (CVE-2021-42574, "Trojan Source"); a byte order mark inside the text
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff]")
+_SUSPECT = re.compile(r"[\r\x00-\x08\x0b\x0e-\x1f\x7f]|[^\x00-\x7f]")
+LOST = "\ufffd"
+
+
+def _cp1252() -> dict[int, str]:
+    """Return byte -> character as browsers read cp1252: its five gaps are the C1 controls."""
+    table = {}
+    for byte in range(0x80, 0x100):
+        try:
+            table[byte] = bytes([byte]).decode("cp1252")
+        except UnicodeDecodeError:
+            table[byte] = chr(byte)
+    return table
+
+
+_TABLE = _cp1252()
+_BYTE = {character: byte for byte, character in _TABLE.items()}
+
+
+def _characters(first: int, last: int) -> str:
+    return "[" + re.escape("".join(_TABLE[byte] for byte in range(first, last + 1))) + "]"
+
+
+_TAIL = _characters(0x80, 0xBF)
+# the shapes of two, three and four bytes of UTF-8, each byte read as one character of cp1252
+_MOJIBAKE = re.compile(
+    f"{_characters(0xC2, 0xDF)}{_TAIL}"
+    f"|{_characters(0xE0, 0xEF)}{_TAIL}{{2}}"
+    f"|{_characters(0xF0, 0xF4)}{_TAIL}{{3}}"
+)
+
+
+class Repaired(NamedTuple):
+    """A repaired text, and how many places each repair changed (only those that did)."""
+
+    text: str
+    counts: Mapping[str, int]
+
+
+def repair(text: str, form: str = "NFC", mojibake: bool = True) -> Repaired:
+    """Return the text with line feeds as line ends, no control characters, and one normal form.
+
+    Order: line ends, mojibake (UTF-8 read as cp1252, undone until nothing changes), controls,
+    normal form. A repaired text is its own repair.
+    """
+    if not _SUSPECT.search(text):
+        return Repaired(text, {})
+    counts: dict[str, int] = {}
+    ends = text.count("\r")
+    if ends:
+        counts["line ends"] = ends
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if mojibake:
+        text = _undo_mojibake(text, counts)
+    text, controls = _CONTROL.subn("", text)
+    if controls:
+        counts["control characters"] = controls
+    if form != "none" and not unicodedata.is_normalized("NFC", text):
+        counts["not in normal form"] = 1
+        text = unicodedata.normalize("NFC", text)
+    return Repaired(text, counts)
+
+
+def _undo_mojibake(text: str, counts: dict[str, int]) -> str:
+    while True:
+        changed = 0
+
+        def undo(match: re.Match[str]) -> str:
+            nonlocal changed
+            raw = bytes(_BYTE[character] for character in match.group())
+            try:
+                fixed = raw.decode("utf-8")
+            except UnicodeDecodeError:  # overlong forms and surrogates are no UTF-8
+                return match.group()
+            changed += 1
+            return fixed
+
+        text = _MOJIBAKE.sub(undo, text)
+        if not changed:
+            return text
+        counts["mojibake"] = counts.get("mojibake", 0) + changed
+
+
+def lost_share(text: str) -> float:
+    """Return the share of U+FFFD, each a character that some decoder lost before."""
+    return text.count(LOST) / len(text) if text else 0.0
