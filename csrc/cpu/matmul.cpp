@@ -28,10 +28,13 @@ bool pairs(const MatmulArgs* a) {
 // bfloat16 outputs are rounded once, at the end of K, so their K is not cut.
 int64_t k_block(const MatmulArgs* a) { return a->out.dtype == DType::f32 ? smaller(KC, a->K) : a->K; }
 
+int64_t even(int64_t k) { return (k + 1) / 2 * 2; }
+
 struct Job {
   const MatmulArgs* args;
   int64_t batch, k0, kc;
-  float *a, *b;  // panels of this k block; pairs of bfloat16 fit into half of it
+  float *a, *b;        // panels of this k block; pairs of bfloat16 fit into half of it
+  int64_t first, reach;  // b's panel of column c begins at b + c * reach + first
 };
 
 // Panel of rows row.. of an operand (strides: row sr, k sk) for k0.. of the current block.
@@ -60,7 +63,7 @@ void pack(void* p, int64_t i) {
   int64_t panels_a = ceil_div(j->args->M, MR);
   bool is_a = i < panels_a;
   int64_t row = is_a ? i * MR : (i - panels_a) * NR;
-  pack_rows(j->args, (is_a ? j->a : j->b) + row * ((j->kc + 1) / 2 * 2), is_a, j->batch, row, j->k0, j->kc);
+  pack_rows(j->args, (is_a ? j->a : j->b) + row * even(j->kc), is_a, j->batch, row, j->k0, j->kc);
 }
 
 // c[R][NR] += the first R rows of an a panel times a b panel.
@@ -127,11 +130,11 @@ T* place(const MatmulArgs* m, int64_t batch, int64_t row, int64_t col) {
 template <class T>
 void tile(const Job* j, int64_t row, int64_t col) {
   const MatmulArgs* m = j->args;
-  int64_t ldc = m->out.strides[1], even = (j->kc + 1) / 2 * 2, rows = smaller(MR, m->M - row), cols = smaller(NR, m->N - col);
+  int64_t ldc = m->out.strides[1], rows = smaller(MR, m->M - row), cols = smaller(NR, m->N - col);
   T* c = place<T>(m, j->batch, row, col);
   alignas(64) float t[MR * NR];
   read_tile(t, c, ldc, rows, cols, j->k0 > 0 || m->out.accumulate);
-  advance<MR>(m, t, j->a + row * even, j->b + col * even, j->kc);
+  advance<MR>(m, t, j->a + row * even(j->kc), j->b + col * j->reach + j->first, j->kc);
   write_tile(c, t, ldc, rows, cols);
 }
 
@@ -155,9 +158,9 @@ void thin_panel(const Job* j, int64_t col) {
   alignas(64) float t[MR * NR], b[kPiece * NR];
   read_tile(t, c, m->out.strides[1], m->M, cols, m->out.accumulate);
   for (int64_t k = 0; k < m->K; k += kPiece) {
-    int64_t kc = smaller(kPiece, m->K - k);
-    pack_rows(m, b, false, j->batch, col, k, kc);
-    advance<R>(m, t, j->a + k / (pairs(m) ? 2 : 1) * MR, b, kc);
+    int64_t kc = smaller(kPiece, m->K - k), at = pairs(m) ? k / 2 : k;
+    if (!m->b.packed) pack_rows(m, b, false, j->batch, col, k, kc);
+    advance<R>(m, t, j->a + at * MR, m->b.packed ? j->b + col * j->reach + at * NR : b, kc);
   }
   write_tile(c, t, m->out.strides[1], m->M, cols);
 }
@@ -171,34 +174,66 @@ void thin(void* p, int64_t i) {
     one ? thin_panel<uint16_t, 1>(j, i * NR) : thin_panel<uint16_t, kThin>(j, i * NR);
 }
 
+struct PackJob {
+  MatmulArgs args;
+  float* out;
+};
+
+void pack_whole(void* p, int64_t i) {
+  auto* j = static_cast<const PackJob*>(p);
+  pack_rows(&j->args, j->out + i * NR * even(j->args.K), false, 0, i * NR, 0, j->args.K);
+}
+
 bool floating(DType t) { return t == DType::f32 || t == DType::bf16; }
 
 }  // namespace
 
 int64_t matmul_workspace(const MatmulArgs* a, int32_t) {
-  if (a->M <= kThin) return MR * ((a->K + 1) / 2 * 2) * 4;
-  int64_t even = (k_block(a) + 1) / 2 * 2;
-  return (ceil_div(a->M, MR) * MR + ceil_div(a->N, NR) * NR) * even * 4 + 64;
+  if (a->M <= kThin) return MR * even(a->K) * 4;
+  int64_t panels = ceil_div(a->M, MR) * MR + (a->b.packed ? 0 : ceil_div(a->N, NR) * NR);
+  return panels * even(k_block(a)) * 4 + 64;
 }
 
 Status matmul(Context* ctx, const MatmulArgs* a) {
   if (!floating(a->out.dtype) || !floating(a->a.dtype) || !floating(a->b.dtype) || !floating(a->compute))
     return Status::unsupported;
-  if (a->out.strides[2] != 1 && a->N > 1) return Status::unsupported;
+  if ((a->out.strides[2] != 1 && a->N > 1) || (a->b.packed && a->batch > 1)) return Status::unsupported;
   if (ctx->workspace_bytes < matmul_workspace(a, ctx->threads)) return Status::workspace;
-  int64_t step = k_block(a), even = (step + 1) / 2 * 2;
-  float* panels_a = static_cast<float*>(ctx->workspace);
-  Job j{a, 0, 0, 0, panels_a, panels_a + ceil_div(a->M, MR) * MR * even};
-  for (j.batch = 0; j.batch < a->batch && a->M <= kThin; ++j.batch) {
-    pack_rows(a, j.a, true, j.batch, 0, 0, a->K);
-    ctx->parallel_for(ctx, ceil_div(a->N, NR), thin, &j);
-  }
-  for (j.batch = 0; j.batch < a->batch && a->M > kThin; ++j.batch)
-    for (j.k0 = 0; j.k0 < a->K || (a->K == 0 && j.k0 == 0); j.k0 += step > 0 ? step : 1) {
+  int64_t step = k_block(a), panels_a = ceil_div(a->M, MR), panels_b = a->b.packed ? 0 : ceil_div(a->N, NR);
+  Job j{};
+  j.args = a;
+  j.a = static_cast<float*>(ctx->workspace);
+  j.b = a->b.packed ? static_cast<float*>(const_cast<void*>(a->b.packed)) : j.a + panels_a * MR * even(step);
+  for (j.batch = 0; j.batch < a->batch; ++j.batch) {
+    if (a->M <= kThin) {
+      pack_rows(a, j.a, true, j.batch, 0, 0, a->K);
+      j.reach = even(a->K);
+      ctx->parallel_for(ctx, ceil_div(a->N, NR), thin, &j);
+      continue;
+    }
+    for (j.k0 = 0; j.k0 < a->K || j.k0 == 0; j.k0 += step > 0 ? step : 1) {
       j.kc = smaller(step, a->K - j.k0);
-      ctx->parallel_for(ctx, ceil_div(a->M, MR) + ceil_div(a->N, NR), pack, &j);
+      j.reach = even(a->b.packed ? a->K : j.kc);
+      j.first = !a->b.packed ? 0 : NR * (pairs(a) ? j.k0 / 2 : j.k0);
+      ctx->parallel_for(ctx, panels_a + panels_b, pack, &j);
       ctx->parallel_for(ctx, ceil_div(a->M, MC) * ceil_div(a->N, NC), block, &j);
     }
+  }
+  return Status::ok;
+}
+
+// Bytes of the packed operand, not of scratch: the one entry whose result has a shape of its own.
+int64_t matmul_pack_workspace(const MatmulPackArgs* a, int32_t) { return ceil_div(a->N, NR) * NR * even(a->K) * 4; }
+
+// All panels of b, each over the whole of K, so that a product may cut K where it likes.
+Status matmul_pack(Context* ctx, const MatmulPackArgs* a) {
+  if (a->out.dtype != DType::u8 || !floating(a->b.dtype) || !floating(a->compute)) return Status::unsupported;
+  PackJob j{};
+  j.args.b = a->b;
+  j.args.b.strides[1] = a->b.strides[0], j.args.b.strides[2] = a->b.strides[1];
+  j.args.N = a->N, j.args.K = a->K, j.args.compute = a->compute;
+  j.out = static_cast<float*>(a->out.data);
+  ctx->parallel_for(ctx, ceil_div(a->N, NR), pack_whole, &j);
   return Status::ok;
 }
 
