@@ -19,7 +19,12 @@ FILE_LINES = 500
 FUNCTION_LINES = 60
 
 # An entry of the kernel table that lives with another one.
-FAMILY = {"matmul_pack": "matmul", "linear_cross_entropy": "cross_entropy"}
+FAMILY = {
+    "matmul_pack": "matmul",
+    "linear_cross_entropy": "cross_entropy",
+    "random": "init",
+    "orthogonal": "init",
+}
 HOMES = (
     "csrc/cpu/{op}.cpp",
     "csrc/bind/{op}.cpp",
