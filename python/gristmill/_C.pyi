@@ -192,9 +192,16 @@ def linear_cross_entropy(
     scale: float,
     compute: str = "float32",
 ) -> None: ...
-def matmul(out: Array, a: Array, b: Array, compute: str = "float32") -> None:
+def matmul(
+    out: Array, a: Array, b: Array, compute: str = "float32", packed: Array | None = None
+) -> None:
     """
     out (batch, M, N) = a (batch, M, K) @ b (batch, K, N), with any strides of a and b.
+    """
+
+def matmul_pack(b: Array, compute: str = "float32") -> Array:
+    """
+    b (K, N) as the active table's matmul reads it; opaque bytes for its argument `packed`.
     """
 
 def memory_empty_cache() -> None: ...
