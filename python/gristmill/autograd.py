@@ -57,7 +57,7 @@ class Slot:
     def out(self) -> Array:
         """The array to write this contribution to; it accumulates when there is an earlier one."""
         self._settle()
-        if not self.owned:
+        if not self.owned and self.array is not None:
             shared, self.array, self.owned = self.array, _C.empty(self.shape, self.dtype), True
             _C.elementwise(self.array, shared, None, "copy", 0.0)
         if self.array is None:
@@ -143,6 +143,11 @@ def fill(array: Array, value: float) -> None:
     zero = _C.empty((1,), "float32")
     zero.numpy()[0] = value
     _C.elementwise(array, zero.view(array.shape, (0,) * len(array.shape), 0), None, "copy", 0.0)
+
+
+def output(slot: Slot | None, like: Array) -> Array:
+    """Where a kernel writes a gradient of the shape of `like`: scratch when nobody wants it."""
+    return _C.empty(like.shape, like.dtype) if slot is None else slot.out()
 
 
 # backward(dout, *slots): slots[i] is None where input i needs no gradient

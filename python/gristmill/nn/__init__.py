@@ -13,6 +13,13 @@ from gristmill.nn.module import (
 )
 
 __all__ = [
-    *("Dropout", "Embedding", "Linear", "Module", "ModuleList"),
-    *("Parameter", "RMSNorm", "SiLU", "init"),
+    "Dropout",
+    "Embedding",
+    "Linear",
+    "Module",
+    "ModuleList",
+    "Parameter",
+    "RMSNorm",
+    "SiLU",
+    "init",
 ]

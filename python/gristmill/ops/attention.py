@@ -90,11 +90,11 @@ def attention(
     _C.attention_forward(out, lse, q.array, k.array, v.array, None, factor, causal)
 
     def backward(dout: Array, dq: Slot | None, dk: Slot | None, dv: Slot | None) -> None:
-        outs = [
+        to_q, to_k, to_v = (
             _C.empty(x.shape, x.dtype) if slot is None else slot.out()
             for slot, x in ((dq, q), (dk, k), (dv, v))
-        ]
+        )
         given = (dout, q.array, k.array, v.array, out, lse, None, factor, causal)
-        _C.attention_backward(*outs, *given)
+        _C.attention_backward(to_q, to_k, to_v, *given)
 
     return record(out, (q, k, v), backward)

@@ -80,8 +80,10 @@ def _unbroadcast(gradient: Floats, shape: tuple[int, ...]) -> Floats:
 def _compute(op: str, a: Array, b: Array | float = 0.0) -> Array:
     """op(a, b) as a new contiguous array; b is an array of the same shape, or a number."""
     out = _C.empty(a.shape, a.dtype)
-    number = not isinstance(b, Array)
-    _C.elementwise(out, a, None if number else b, op, b if number else 0.0)
+    if isinstance(b, Array):
+        _C.elementwise(out, a, b, op, 0.0)
+    else:
+        _C.elementwise(out, a, None, op, b)
     return out
 
 

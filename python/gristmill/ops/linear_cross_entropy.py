@@ -51,7 +51,7 @@ def linear_cross_entropy(
     def backward(dout: Array, to_x: Slot | None, to_weight: Slot | None) -> None:
         factor = float(dout.numpy()[0])
         for slot, gradient in ((to_x, dx), (to_weight, dweight)):
-            if slot is not None:
+            if slot is not None and gradient is not None:
                 if factor != 1.0:
                     _C.elementwise(gradient, gradient, None, "mul", factor)
                 slot.give(gradient)

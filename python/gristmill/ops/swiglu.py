@@ -34,10 +34,10 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     _C.swiglu_forward(rows(out), rows(gate.array), rows(up.array))
 
     def backward(dout: Array, dgate: Slot | None, dup: Slot | None) -> None:
-        outs = [
-            _C.empty(x.shape, x.dtype) if slot is None else slot.out()
+        to_gate, to_up = (
+            rows(_C.empty(x.shape, x.dtype) if slot is None else slot.out())
             for slot, x in ((dgate, gate), (dup, up))
-        ]
-        _C.swiglu_backward(*map(rows, outs), rows(dout), rows(gate.array), rows(up.array))
+        )
+        _C.swiglu_backward(to_gate, to_up, rows(dout), rows(gate.array), rows(up.array))
 
     return record(out, (gate, up), backward)
