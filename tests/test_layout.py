@@ -41,8 +41,7 @@ RANKS = (
     ("artifacts", "machine", "_C"),
     ("data", "backend"),
     ("autograd",),
-    ("ops",),
-    ("_tensor",),
+    ("ops", "_tensor"),  # ops give tensors, and a tensor's methods are ops
     ("nn", "optim"),
     ("models",),
     ("training", "evaluation", "checkpoint", "serving", "lab"),

@@ -1,0 +1,235 @@
+"""The ops of Python with their backward functions: values and gradients against the twins.
+
+The kernels' errors are bounded elsewhere; here 1e-5 of the largest value is enough to see a wrong
+operand, shape or slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gristmill as gm
+from gristmill.ops import (
+    attention,
+    cross_entropy,
+    dropout,
+    elementwise,
+    embedding,
+    linear_cross_entropy,
+    matmul,
+    reduce,
+    rmsnorm,
+    rope,
+    silu,
+    swiglu,
+)
+
+RNG = np.random.default_rng(35)
+IDS = np.array([[4, 0, 4], [1, 4, 2]])
+TARGETS = np.array([[3, -100, 0], [1, 4, 2]])
+COS, SIN = (f(np.arange(7)[:, None] / np.arange(1, 4)).astype(np.float32) for f in (np.cos, np.sin))
+SCALE = 8**-0.5
+
+Twin = Callable[..., Any]
+# name: op on tensors, twin's value, twin's gradients (dout, *inputs), shapes of the inputs
+OPS: dict[str, tuple[Twin, Twin, Twin, list[tuple[int, ...]]]] = {
+    "linear": (
+        matmul.linear,
+        lambda x, w: x @ w.T,
+        lambda d, x, w: (d @ w, np.einsum("btn,btk->nk", d, x)),
+        [(2, 3, 20), (33, 20)],
+    ),
+    "matmul": (
+        matmul.matmul,
+        matmul.reference_forward,
+        matmul.reference_backward,
+        [(2, 5, 7), (2, 7, 17)],
+    ),
+    "attention": (
+        attention.attention,
+        lambda q, k, v: attention.reference_forward(q, k, v, None, SCALE, True)[0],
+        lambda d, q, k, v: attention.reference_backward(d, q, k, v, None, SCALE, True),
+        [(2, 5, 4, 8), (2, 5, 2, 8), (2, 5, 2, 8)],
+    ),
+    "rope": (
+        lambda x: rope.rope(x, gm.from_numpy(COS), gm.from_numpy(SIN)),
+        lambda x: rope.reference_forward(x, COS, SIN),
+        lambda d, x: (rope.reference_backward(d, COS, SIN),),
+        [(2, 5, 3, 6)],
+    ),
+    "rmsnorm": (
+        lambda x, w: rmsnorm.rmsnorm(x, w, 1e-5),
+        lambda x, w: rmsnorm.reference_forward(x.reshape(-1, 20), w, 1e-5)[0].reshape(x.shape),
+        lambda d, x, w: _rmsnorm_backward(d, x, w),
+        [(2, 3, 20), (20,)],
+    ),
+    "silu": (
+        silu.silu,
+        silu.reference_forward,
+        lambda d, x: (silu.reference_backward(d, x),),
+        [(2, 3, 20)],
+    ),
+    "swiglu": (
+        swiglu.swiglu,
+        swiglu.reference_forward,
+        swiglu.reference_backward,
+        [(2, 3, 20), (2, 3, 20)],
+    ),
+    "embedding": (
+        lambda w: embedding.embedding(IDS, w),
+        lambda w: embedding.reference_forward(w, IDS),
+        lambda d, w: (embedding.reference_backward(d.reshape(6, -1), IDS.reshape(-1), 5),),
+        [(5, 20)],
+    ),
+    "dropout": (
+        lambda x: dropout.dropout(x, 0.3, 1, 2),
+        lambda x: dropout.reference_forward(x.reshape(-1), 1, 2, 0.3).reshape(x.shape),
+        lambda d, x: (dropout.reference_backward(d.reshape(-1), 1, 2, 0.3).reshape(x.shape),),
+        [(3, 20)],
+    ),
+    "cross_entropy": (
+        lambda x: cross_entropy.cross_entropy(x, TARGETS),
+        lambda x: _mean_loss(x.reshape(6, 5)),
+        lambda d, x: (_mean_loss_backward(d, x.reshape(6, 5)).reshape(x.shape),),
+        [(2, 3, 5)],
+    ),
+    "linear_cross_entropy": (
+        lambda x, w: linear_cross_entropy.linear_cross_entropy(x, w, TARGETS),
+        lambda x, w: _mean_loss(x.reshape(6, -1) @ w.T),
+        lambda d, x, w: _head_backward(d, x, w),
+        [(2, 3, 20), (5, 20)],
+    ),
+    "total": (
+        reduce.total,
+        lambda x: np.array([x.sum()]),
+        lambda d, x: (np.full(x.shape, d[0]),),
+        [(3, 20)],
+    ),
+    **{
+        op: (
+            lambda x, y, op=op: elementwise.binary(x, y, op),
+            lambda x, y, op=op: elementwise.reference_forward(op, x, y),
+            lambda d, x, y, op=op: elementwise.reference_backward(d, op, x, y),
+            [(4, 3, 20), (3, 1)],
+        )
+        for op in ("add", "sub", "mul", "div", "maximum")
+    },
+    **{
+        op: (
+            lambda x, op=op: elementwise.unary(x, op),
+            lambda x, op=op: elementwise.reference_forward(op, x),
+            lambda d, x, op=op: elementwise.reference_backward(d, op, x),
+            [(3, 20)],
+        )
+        for op in ("neg", "exp", "tanh", "sigmoid", "relu", "square")
+    },
+}
+
+
+def _rmsnorm_backward(d: np.ndarray, x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, ...]:
+    flat, dout = x.reshape(-1, 20), d.reshape(-1, 20)
+    rstd = rmsnorm.reference_forward(flat, w, 1e-5)[1]
+    dx, dw = rmsnorm.reference_backward(dout, flat, w, rstd)
+    return dx.reshape(x.shape), dw
+
+
+def _mean_loss(logits: np.ndarray) -> np.ndarray:
+    losses, _ = cross_entropy.reference_forward(logits, TARGETS.reshape(-1))
+    return np.array([losses.sum() / 5])
+
+
+def _mean_loss_backward(d: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    each = np.full(6, d[0] / 5)
+    return cross_entropy.reference_backward(each, logits, TARGETS.reshape(-1))
+
+
+def _head_backward(d: np.ndarray, x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, ...]:
+    flat = x.reshape(6, -1)
+    dx, dw = linear_cross_entropy.reference_backward(d[0] / 5, flat, w, TARGETS.reshape(-1))
+    return dx.reshape(x.shape), dw
+
+
+def close(got: np.ndarray, want: np.ndarray, what: str) -> None:
+    assert got.shape == want.shape, f"{what}: shape {got.shape}, expected {want.shape}"
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max(), err_msg=what)
+
+
+def draw(shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
+    return [RNG.normal(size=s).astype(np.float32) for s in shapes]
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_value_and_gradients(name: str) -> None:
+    op, forward, backward, shapes = OPS[name]
+    values = draw(shapes)
+    exact = [v.astype(np.float64) for v in values]
+    tensors = [gm.tensor(v, requires_grad=True) for v in values]
+    out = op(*tensors)
+    close(out.numpy(), forward(*exact), "value")
+    dout = RNG.normal(size=out.shape).astype(np.float32)
+    out.backward(gm.from_numpy(dout))
+    want = backward(dout.astype(np.float64), *exact)
+    for i, (tensor, gradient) in enumerate(zip(tensors, want, strict=True)):
+        close(tensor.grad.numpy(), gradient, f"gradient {i}")
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_two_uses_add_their_gradients(name: str) -> None:
+    """A second use accumulates into the first one's gradient: twice the same, so exactly double."""
+    op, _, _, shapes = OPS[name]
+    values = draw(shapes)
+    gradients = []
+    for uses in (1, 2):
+        tensors = [gm.tensor(v, requires_grad=True) for v in values]
+        outs = [op(*tensors) for _ in range(uses)]
+        (outs[0] + outs[1] if uses == 2 else outs[0]).sum().backward()
+        gradients.append([t.grad.numpy() for t in tensors])
+    for i, (once, twice) in enumerate(zip(*gradients, strict=True)):
+        close(twice, 2 * once, f"gradient {i}")
+
+
+@pytest.mark.parametrize(
+    "name", ["linear", "attention", "swiglu", "matmul", "linear_cross_entropy"]
+)
+def test_only_what_requires_a_gradient_gets_one(name: str) -> None:
+    op, _, _, shapes = OPS[name]
+    values = draw(shapes)
+    everything = [gm.tensor(v, requires_grad=True) for v in values]
+    op(*everything).sum().backward()
+    for wanted in range(len(values)):
+        tensors = [gm.tensor(v, requires_grad=i == wanted) for i, v in enumerate(values)]
+        op(*tensors).sum().backward()
+        close(tensors[wanted].grad.numpy(), everything[wanted].grad.numpy(), f"gradient {wanted}")
+        assert all(t.grad is None for i, t in enumerate(tensors) if i != wanted)
+
+
+def test_attention_on_slices_of_one_projection() -> None:
+    """q, k and v as adjacent slices: gradients land side by side in the projection's own."""
+    x = RNG.normal(size=(2, 5, 64)).astype(np.float32)
+    whole = gm.tensor(x, requires_grad=True)
+    parts = whole.split([32, 16, 16])
+    q, k, v = (p.heads(n) for p, n in zip(parts, (4, 2, 2), strict=True))
+    attention.attention(q, k, v).sum().backward()
+    exact = x.astype(np.float64)
+    heads = [exact[..., a:b].reshape(2, 5, -1, 8) for a, b in ((0, 32), (32, 48), (48, 64))]
+    ones = np.ones((2, 5, 4, 8))
+    grads = attention.reference_backward(ones, *heads, None, SCALE, True)
+    close(whole.grad.numpy(), np.concatenate([g.reshape(2, 5, -1) for g in grads], -1), "gradient")
+
+
+def test_bfloat16_inputs_give_bfloat16_gradients_near_those_of_float32() -> None:
+    values = draw([(4, 20), (17, 20)])
+    plain = [gm.tensor(v, requires_grad=True) for v in values]
+    short = [gm.tensor(v, dtype="bfloat16", requires_grad=True) for v in values]
+    a, b = matmul.linear(*plain), matmul.linear(*short, compute="bfloat16")
+    assert b.dtype == "bfloat16"
+    a.sum().backward()
+    b.sum().backward()
+    for x, y in zip(plain, short, strict=True):
+        assert y.grad.dtype == "bfloat16"
+        want = x.grad.numpy()
+        np.testing.assert_allclose(y.grad.float().numpy(), want, atol=0.02 * np.abs(want).max())
