@@ -366,10 +366,11 @@ def tensor(data: npt.ArrayLike, dtype: str | None = None, requires_grad: bool = 
             source = source.astype(np.float32)
         dtype = str(source.dtype)
     if dtype == "bfloat16":
-        return from_numpy(np.array(source, dtype=np.float32)).bfloat16()
-    if dtype not in DTYPES:
+        out = from_numpy(np.array(source, dtype=np.float32)).bfloat16()
+    elif dtype in DTYPES:
+        out = from_numpy(np.array(source, dtype=dtype, order="C"))
+    else:
         raise TypeError(f"tensor: dtype {dtype} is not one of {', '.join(DTYPES)}; convert first")
-    out = from_numpy(np.array(source, dtype=dtype, order="C"))
     out.requires_grad = requires_grad
     return out
 
