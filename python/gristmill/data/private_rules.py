@@ -53,7 +53,18 @@ _KEY = re.compile(
     r"|eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"  # JSON web token
     r")(?![A-Za-z0-9_])"
 )
-_KEY_HINTS = ("AKIA", "ASIA", "AROA", "AIDA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_")
+_KEY_HINTS: tuple[str, ...] = (
+    "AKIA",
+    "ASIA",
+    "AROA",
+    "AIDA",
+    "ghp_",
+    "gho_",
+    "ghu_",
+    "ghs_",
+    "ghr_",
+    "github_pat_",
+)
 _KEY_HINTS += ("glpat-", "xox", "k_live_", "k_test_", "sk-", "AIza", "ya29.", "hf_", "npm_")
 _KEY_HINTS += ("pypi-", "SG.", "eyJ")
 # the sign before the value comes first and the name is looked for behind it: 20 times faster
