@@ -45,6 +45,7 @@ class Stage:
     resumable: bool = False
     engine: bool = False  # uses _C: its build is part of the key
     reads: tuple[str, ...] = ()  # keys of later stages that this one needs too
+    world: bool = False  # reads files of the user: its fingerprint() of them is part of the key
 
 
 def _stage(number: int, name: str, folder: str | None = None, **options: Any) -> Stage:
@@ -53,9 +54,9 @@ def _stage(number: int, name: str, folder: str | None = None, **options: Any) ->
 
 
 STAGES: tuple[Stage, ...] = (
-    _stage(1, "collect"),
+    _stage(1, "collect", world=True),
     _stage(2, "clean"),
-    _stage(3, "annotate"),
+    _stage(3, "annotate", world=True),
     _stage(4, "split"),
     # design measures the throughput of the step that train will make, and nothing else of it
     _stage(5, "design", reads=("train.dtype", "train.accumulate", "train.recompute")),
@@ -178,11 +179,8 @@ class Pipeline:
         return part
 
     def _fingerprint(self, stage: Stage) -> Any:
-        """Return what a stage says of the world outside the run (the files it would collect)."""
-        if stage is not self.stages[0]:
-            return None
-        fingerprint = getattr(_load(stage), "fingerprint", None)
-        return fingerprint(self.config) if callable(fingerprint) else None
+        """Return what a stage says of the world outside the run (the files it would read)."""
+        return _load(stage).fingerprint(self.config) if stage.world else None
 
     # ------------------------------------------------------------------------- execution
 

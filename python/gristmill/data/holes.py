@@ -8,6 +8,7 @@ lines only. Offsets count characters of `Document.text`; prefix and suffix are t
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -61,7 +62,7 @@ def candidates(document: Document, kinds: Sequence[str]) -> dict[str, list[Span]
     if unknown := set(kinds) - set(KINDS):
         raise ValueError(f"kinds {sorted(unknown)} given, allowed: {', '.join(KINDS)}")
     text = document.text
-    tree = _parse(text) if is_python(document.path) else None
+    tree = parse(text) if is_python(document.path) else None
     source = _Source(text)
     found: dict[str, list[Span]] = {kind: [] for kind in KINDS}
     strings: list[Span] = []
@@ -79,7 +80,9 @@ def _fitting(kind: str, spans: set[Span], text: str) -> Iterator[Span]:
             yield start, end
 
 
-def _parse(text: str) -> ast.Module | None:
+@functools.lru_cache(maxsize=1)  # the same file is read for its holes and for its quality
+def parse(text: str) -> ast.Module | None:
+    """Return the syntax tree of Python, or None where it does not parse; not to be changed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the file's escapes and literals: not ours to report
         try:
