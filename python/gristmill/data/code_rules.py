@@ -32,7 +32,7 @@ _GENERATED = re.compile(
     re.IGNORECASE,
 )
 _HASH_COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
-_SLASH_COMMENT = re.compile(r"^[ \t]*//.*$|/\*.*?\*/", re.MULTILINE | re.DOTALL)
+_SLASH_COMMENT = re.compile(r"^[ \t]*//.*$|/\*[\s\S]*?\*/", re.MULTILINE)
 _HASH = (".py", ".pyi", ".pyw", ".sh", ".rb", ".pl", ".r", ".toml", ".yaml", ".yml", ".cmake")
 _SLASH: tuple[str, ...] = (
     ".c",

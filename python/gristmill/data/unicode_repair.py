@@ -52,8 +52,9 @@ class Repaired(NamedTuple):
 def repair(text: str, form: str = "NFC", mojibake: bool = True) -> Repaired:
     """Return the text with line feeds as line ends, no control characters, and one normal form.
 
-    Order: line ends, mojibake (UTF-8 read as cp1252, undone until nothing changes), controls,
-    normal form. A repaired text is its own repair.
+    Mojibake is UTF-8 that was read as cp1252. All is repeated until nothing changes (a letter that
+    was misread twice, a sign in two parts that a control character divided), so a repaired text is
+    its own repair.
     """
     if not _SUSPECT.search(text):
         return Repaired(text, {})
@@ -62,35 +63,40 @@ def repair(text: str, form: str = "NFC", mojibake: bool = True) -> Repaired:
     if ends:
         counts["line ends"] = ends
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if mojibake:
-        text = _undo_mojibake(text, counts)
-    text, controls = _CONTROL.subn("", text)
-    if controls:
-        counts["control characters"] = controls
-    if form != "none" and not unicodedata.is_normalized("NFC", text):
-        counts["not in normal form"] = 1
-        text = unicodedata.normalize("NFC", text)
+    before = ""
+    while text != before:
+        before = text
+        if mojibake:
+            text, fixed = _undo_mojibake(text)
+            _add(counts, "mojibake", fixed)
+        text, controls = _CONTROL.subn("", text)
+        _add(counts, "control characters", controls)
+        if form != "none" and not unicodedata.is_normalized("NFC", text):
+            _add(counts, "not in normal form", 1)
+            text = unicodedata.normalize("NFC", text)
     return Repaired(text, counts)
 
 
-def _undo_mojibake(text: str, counts: dict[str, int]) -> str:
-    while True:
-        changed = 0
+def _add(counts: dict[str, int], repair: str, places: int) -> None:
+    if places:
+        counts[repair] = counts.get(repair, 0) + places
 
-        def undo(match: re.Match[str]) -> str:
-            nonlocal changed
-            raw = bytes(_BYTE[character] for character in match.group())
-            try:
-                fixed = raw.decode("utf-8")
-            except UnicodeDecodeError:  # overlong forms and surrogates are no UTF-8
-                return match.group()
-            changed += 1
-            return fixed
 
-        text = _MOJIBAKE.sub(undo, text)
-        if not changed:
-            return text
-        counts["mojibake"] = counts.get("mojibake", 0) + changed
+def _undo_mojibake(text: str) -> tuple[str, int]:
+    """Return the text with one layer of misreading undone, and the number of places."""
+    changed = 0
+
+    def undo(match: re.Match[str]) -> str:
+        nonlocal changed
+        raw = bytes(_BYTE[character] for character in match.group())
+        try:
+            fixed = raw.decode("utf-8")
+        except UnicodeDecodeError:  # overlong forms and surrogates are no UTF-8
+            return match.group()
+        changed += 1
+        return fixed
+
+    return _MOJIBAKE.sub(undo, text), changed
 
 
 def lost_share(text: str) -> float:
