@@ -145,11 +145,6 @@ def fill(array: Array, value: float) -> None:
     _C.elementwise(array, zero.view(array.shape, (0,) * len(array.shape), 0), None, "copy", 0.0)
 
 
-def output(slot: Slot | None, like: Array) -> Array:
-    """Where a kernel writes a gradient of the shape of `like`: scratch when nobody wants it."""
-    return _C.empty(like.shape, like.dtype) if slot is None else slot.out()
-
-
 # backward(dout, *slots): slots[i] is None where input i needs no gradient
 Backward = Callable[..., None]
 

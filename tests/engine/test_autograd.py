@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import gristmill as gm
+from gristmill.nn import functional as F
 
 
 def check(f, *shapes, seed=0):
@@ -39,8 +40,47 @@ def test_binary_with_broadcasting():
     check(lambda a, b: a - b * 2.0, (2, 3), (2, 1))
 
 
+@pytest.mark.parametrize("shape", [(3,), (1, 3), (4, 1), (2, 1, 3), (1, 1, 1), (2, 4, 1)])
+def test_broadcasting_sums_what_was_repeated(shape):
+    check(lambda a, b: a * b - b, (2, 4, 3), shape)
+
+
+def test_division_and_maximum():
+    check(lambda a, b: a / (b.square() + 1.0), (3, 4), (3, 4))
+    check(lambda a, b: a._binary(b, "maximum"), (3, 4), (4,), seed=1)
+    check(lambda a: a._binary(0.1, "maximum").relu(), (3, 4), seed=1)
+    check(lambda a: (a.square() + 1.0).sqrt().log(), (3, 4))
+
+
+def test_an_equal_maximum_gives_half_to_each():
+    a, b = (gm.tensor([1.0, 2.0, 3.0], requires_grad=True) for _ in range(2))
+    a._binary(b, "maximum").sum().backward()
+    assert a.grad.numpy().tolist() == b.grad.numpy().tolist() == [0.5] * 3
+
+
 def test_matmul():
     check(lambda a, b: a @ b, (3, 4), (4, 5))
+    check(lambda a, b: a @ b, (2, 3, 4), (2, 4, 5))
+    check(lambda a, b: a.T.contiguous() @ b, (4, 3), (4, 5))
+    check(lambda a, b: a.T @ b.T, (4, 3), (5, 4))
+
+
+def test_cross_entropy_and_embedding():
+    targets = np.array([1, -1, 4, 0])
+    check(lambda x: F.cross_entropy(x, targets), (4, 5))
+    check(lambda w: F.embedding(np.array([[2, 0], [2, 1]]), w), (3, 4))
+    with pytest.raises(ValueError, match="none counts"):
+        F.cross_entropy(gm.zeros(2, 3), np.array([-1, -1]))
+    with pytest.raises(TypeError, match="integers"):
+        F.embedding(np.zeros(2), gm.zeros(3, 4))
+
+
+def test_dropout_masks_forward_and_backward_alike():
+    x = gm.tensor(np.ones(1000, np.float32), requires_grad=True)
+    y = F.dropout(x, 0.25, 3, 5)
+    y.sum().backward()
+    assert (x.grad.numpy() == y.numpy()).all()
+    assert 0.2 < (y.numpy() == 0).mean() < 0.3
 
 
 def test_one_tensor_used_twice_gets_both_gradients():

@@ -1,7 +1,7 @@
 """Modules with PyTorch's names."""
 
 from gristmill._tensor import Parameter
-from gristmill.nn import init
+from gristmill.nn import functional, init
 from gristmill.nn.module import (
     Dropout,
     Embedding,
@@ -21,5 +21,6 @@ __all__ = [
     "Parameter",
     "RMSNorm",
     "SiLU",
+    "functional",
     "init",
 ]
