@@ -239,7 +239,7 @@ def test_a_damaged_folder_is_refused_with_its_name(tmp_path, damage):
         c = json.loads(config.read_text())
         c.update({"model_type": "gpt2"} if damage == "foreign" else {"vocab_size": 65})
         config.write_text(json.dumps(c))
-    with pytest.raises(ArtifactError, match="m/|m has no"):
+    with pytest.raises(ArtifactError, match=r"m/|m has no"):
         from_pretrained(tmp_path / "m")
 
 
