@@ -103,12 +103,10 @@ class AnnotateConfig(Section):
     kinds: list[Literal["line", "argument", "body"]] = Field(
         default=["line", "argument", "body"], min_length=1, description="kinds of holes"
     )
-    audit: str = Field(
-        default="", description="file with labels by a human (id, label, annotator, time)"
-    )
+    audit: str = Field(default="", description="audit_sample.csv, filled in by a person")
     audit_size: int = Field(default=50, ge=1, le=100_000, description="files to audit, seeded")
     min_agreement: Share = Field(
-        default=0.67, description="gate: share of agreeing labelling functions, and of the audit"
+        default=0.5, description="gate: agreement of labelling functions, and with the audit"
     )
 
     @model_validator(mode="after")

@@ -127,11 +127,12 @@ class Tokenizer:
         return table
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Learn a tokenizer of at most `vocab_size` ids (fewer where the texts hold fewer pairs).
+def train_tokenizer(texts: Iterable[str], vocab_size: int, min_frequency: int = 2) -> Tokenizer:
+    """Learn a tokenizer of at most `vocab_size` ids, fewer where the texts hold fewer pairs.
 
+    min_frequency: times a pair must occur in the texts to become a token.
     The same texts in any order and on any number of threads give the same tokenizer. Raises
-    DataError when vocab_size is below the 256 bytes and 5 special tokens, or no text has a letter.
+    DataError when vocab_size is below the 256 bytes and 5 special tokens.
     """
     if vocab_size < SMALLEST:
         raise DataError(f"vocab_size {vocab_size} given, allowed: {SMALLEST} or more")
@@ -140,6 +141,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     inner.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
+        min_frequency=min_frequency,
         special_tokens=list(SPECIALS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

@@ -1,0 +1,187 @@
+"""Stage 4: three splits in whole groups, a tokenizer from train only, tokens on disk, a leak check.
+
+Gates: no leak between any two splits; every file comes back from its tokens.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, astuple, dataclass
+from typing import Any
+
+from gristmill.artifacts import Gate, Result, StageContext, read_json, write_json
+from gristmill.data.annotation import QUALITY
+from gristmill.data.document import DOCUMENT_SCHEMA, Document, read_documents
+from gristmill.data.leaks import KINDS, Leak, find_leaks
+from gristmill.data.shards import write_shard
+from gristmill.data.splitting import LEFT_OUT, SPLITS, TRAIN, Assignment, assign
+from gristmill.data.table import read_table, write_table
+from gristmill.data.tokenizer import Tokenizer, train_tokenizer
+from gristmill.data.transforms import fit_transforms
+from gristmill.errors import DataError
+
+SPLIT_SCHEMA = dict.fromkeys(("id", "source", "path", "split", "reason", "group"), "VARCHAR")
+SHARD_SCHEMA = {**DOCUMENT_SCHEMA, "label_quality": "VARCHAR"}
+
+
+@dataclass(frozen=True)
+class _Written:
+    """One split as it lies on disk."""
+
+    files: int
+    bytes: int
+    lengths: list[int]  # tokens of each file, `<|endoftext|>` included
+    changed: int  # files that did not come back from their tokens
+
+
+def run(ctx: StageContext) -> Result:
+    """Write train/, val/, test/, the tokenizer, split.parquet, transform.json and leaks.json."""
+    config = ctx.config.split
+    documents = read_documents(ctx.input("clean") / "documents.parquet")
+    quality = _quality(ctx, documents)
+    ctx.progress("assigning files")
+    assigned = assign(documents, config, ctx.seed, _strata(config.stratify, documents, quality))
+    rows = [
+        (d.id, d.source, d.path, a.split, a.reason, a.group)
+        for d, a in zip(documents, assigned, strict=True)
+    ]
+    write_table(ctx.out / "split.parquet", SPLIT_SCHEMA, rows)
+    train = [d for d, a in zip(documents, assigned, strict=True) if a.split == TRAIN]
+    declared = read_json(ctx.input("clean") / "transforms.json")
+    write_json(ctx.out / "transform.json", fit_transforms(declared, train))
+    ctx.progress("training the tokenizer")
+    texts = (document.text for document in train)
+    tokenizer = train_tokenizer(texts, config.vocab_size, config.min_frequency)
+    tokenizer.save(ctx.out)
+    written = {}
+    for split in SPLITS:
+        ctx.progress(f"writing tokens of {split}")
+        mine = [i for i, a in enumerate(assigned) if a.split == split]
+        labelled = [(documents[i], quality[i]) for i in mine]
+        written[split] = _write(ctx, split, labelled, tokenizer)
+    ctx.progress("looking for leaks")
+    leaks = find_leaks(documents, assigned, config.leak_similarity)
+    _write_leaks(ctx, leaks)
+    gates = _gates(written, len(leaks), config.max_leak)
+    return Result(_summary(written), gates, _report(documents, assigned, written, leaks, tokenizer))
+
+
+def _quality(ctx: StageContext, documents: Sequence[Document]) -> list[str]:
+    """Return the verdict on each file, empty where nothing was labelled."""
+    table = read_table(ctx.input("annotate") / "labels.parquet", ["id", "task", "label", "source"])
+    verdicts = {id: label for id, task, label, by in table if (task, by) == (QUALITY, "vote")}
+    return [verdicts.get(document.id, "") for document in documents]
+
+
+def _strata(by: str, documents: Sequence[Document], quality: Sequence[str]) -> Sequence[str]:
+    if by == "quality" and not any(quality):
+        raise DataError('split.stratify = "quality" needs labels: set annotate.task = "code"')
+    return quality if by == "quality" else [document.area for document in documents]
+
+
+def _write(
+    ctx: StageContext, split: str, labelled: list[tuple[Document, str]], tokenizer: Tokenizer
+) -> _Written:
+    """Write one shard with its documents and read every text back from its tokens."""
+    texts = [document.text for document, _ in labelled]
+    ids = [[*found, tokenizer.eos] for found in tokenizer.encode_batch(texts)]
+    write_shard(ctx.out / split, ids, tokenizer.vocab_size)
+    rows = ((*astuple(document), label) for document, label in labelled)
+    write_table(ctx.out / split / "documents.parquet", SHARD_SCHEMA, rows)
+    raw = [text.encode("utf-8") for text in texts]
+    pairs = zip(ids, raw, strict=True)
+    changed = sum(tokenizer.decode_bytes(own[:-1]) != text for own, text in pairs)
+    return _Written(len(texts), sum(map(len, raw)), [len(own) for own in ids], changed)
+
+
+def _write_leaks(ctx: StageContext, leaks: list[Leak]) -> None:
+    counts = Counter(leak.kind for leak in leaks)
+    facts = {
+        "compared": [[a, b] for i, a in enumerate(SPLITS) for b in SPLITS[i + 1 :]],
+        "similarity": ctx.config.split.leak_similarity,
+        "counts": {kind: counts[kind] for kind in KINDS},
+        "leaks": [asdict(leak) for leak in leaks],
+    }
+    write_json(ctx.out / "leaks.json", facts)
+
+
+def _gates(written: dict[str, _Written], leaks: int, most: int) -> list[Gate]:
+    changed = sum(part.changed for part in written.values())
+    name = "files that their tokens do not give back"
+    return [
+        Gate("leaks between splits", leaks, most, leaks <= most, "leaks.json"),
+        Gate(name, changed, 0, changed == 0, "tokenizer.json"),
+    ]
+
+
+def _summary(written: dict[str, _Written]) -> str:
+    sizes = " / ".join(f"{part.files:,}" for part in written.values())
+    return f"{sizes} files, {sum(written[TRAIN].lengths):,} tokens to train on"
+
+
+def _report(
+    documents: Sequence[Document],
+    assigned: Sequence[Assignment],
+    written: dict[str, _Written],
+    leaks: list[Leak],
+    tokenizer: Tokenizer,
+) -> dict[str, Any]:
+    left_out = sum(a.split == LEFT_OUT for a in assigned)
+    return {
+        "what": "Whole groups of files go to train, val or test by a keyed hash, by strata or by "
+        "time. Tokenizer and declared transforms are learned on train only. Then every pair of "
+        "splits is searched for common groups, equal texts and near-duplicates.",
+        "why": "A figure on test means something only if nothing of test was seen before: neither "
+        "by the model, nor by the tokenizer, nor as a copy.",
+        "numbers": {
+            "files": len(documents),
+            "left out": left_out,
+            "groups": len({a.group for a in assigned}),
+            "tokens in the vocabulary": tokenizer.vocab_size,
+            "leaks": len(leaks),
+        },
+        "plots": [_bars(written), _lengths(written)],
+        "tables": [_sizes(written), _areas(assigned, documents)],
+    }
+
+
+def _sizes(written: dict[str, _Written]) -> dict[str, Any]:
+    files = sum(part.files for part in written.values())
+    rows = []
+    for split, part in written.items():
+        tokens = sum(part.lengths)
+        share, per_token = part.files / files, part.bytes / max(1, tokens - part.files)
+        rows.append([split, part.files, round(share, 3), part.bytes, tokens, round(per_token, 3)])
+    columns = ["split", "files", "share of files", "bytes", "tokens", "bytes per token"]
+    return {"title": "Splits", "columns": columns, "rows": rows}
+
+
+def _areas(assigned: Sequence[Assignment], documents: Sequence[Document]) -> dict[str, Any]:
+    counts: Counter[tuple[str, str]] = Counter()
+    for a, document in zip(assigned, documents, strict=True):
+        counts[document.area, a.split] += 1
+    areas = sorted({area for area, _ in counts})
+    rows = [[area, *(counts[area, split] for split in SPLITS)] for area in areas]
+    return {"title": "Files by area", "columns": ["area", *SPLITS], "rows": rows}
+
+
+def _bars(written: dict[str, _Written]) -> dict[str, Any]:
+    y = [round(part.bytes / 1e6, 3) for part in written.values()]
+    series = [{"name": "MB", "x": list(written), "y": y}]
+    axes = {"x_label": "split", "y_label": "MB of text"}
+    return {"title": "Size of the splits", "kind": "bar", **axes, "series": series}
+
+
+def _lengths(written: dict[str, _Written]) -> dict[str, Any]:
+    """Count files by the power of two below their number of tokens."""
+    powers = {split: Counter(n.bit_length() - 1 for n in p.lengths) for split, p in written.items()}
+    found = [power for counts in powers.values() for power in counts]
+    bins = range(min(found), max(found) + 1)
+    x = [str(2**power) for power in bins]
+    series = [
+        {"name": split, "x": x, "y": [counts[power] for power in bins]}
+        for split, counts in powers.items()
+    ]
+    axes = {"x_label": "tokens, from", "y_label": "files"}
+    return {"title": "Length of files", "kind": "bar", **axes, "series": series}
