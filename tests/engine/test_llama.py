@@ -13,7 +13,8 @@ from gristmill.models import Llama, LlamaConfig, from_pretrained
 
 CONFIGS = {
     "gqa": {"vocab_size": 101, "hidden_size": 96, "intermediate_size": 130,
-            "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 16},
+            "num_hidden_layers": 2, "num_attention_heads": 6, "num_key_value_heads": 2,
+            "head_dim": 16},
     "wide head, untied": {"vocab_size": 67, "hidden_size": 160, "intermediate_size": 96,
             "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2,
             "head_dim": 80, "tie_word_embeddings": False},
