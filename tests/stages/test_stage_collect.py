@@ -1,0 +1,110 @@
+"""Stage collect: its files, its gate, its report."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+pytest.importorskip("pydantic")
+pytest.importorskip("duckdb")
+
+from gristmill.artifacts import StageContext, describe_files, digest_of
+from gristmill.data.document import read_documents
+from gristmill.data.settings import CollectConfig, FilesSource
+from gristmill.data.store import Store
+from gristmill.errors import StorageError
+from gristmill.stages import collect
+
+
+def context(root: Path, out: Path, **options: Any) -> StageContext:
+    source = FilesSource(use="files", path=str(root), licence="MIT", why="test", git=False)
+    out.mkdir()
+    config = SimpleNamespace(collect=CollectConfig(source=[source], **options))
+    return StageContext("collect", out, {}, cast(Any, config), 42)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "src"
+    (folder / "pkg").mkdir(parents=True)
+    for number in range(20):
+        (folder / "pkg" / f"{number:02}.py").write_text(f"x = {number % 18}\n")
+    (folder / "logo.png").write_bytes(b"\x89PNG\0")
+    return folder
+
+
+def test_files_gate_and_report(root: Path, tmp_path: Path) -> None:
+    ctx = context(root, tmp_path / "out")
+    result = collect.run(ctx)
+    assert len(result.summary) <= 60
+    assert result.summary.startswith("20 files, 0.0 MB; 1 left out")
+    assert [(g.value, g.bar, g.passed) for g in result.gates] == [(0, 0, True)]
+    names = {p.name for p in ctx.out.iterdir()}
+    assert names == {"raw", "documents.parquet", "sources.json", "quality.json"}
+    documents = read_documents(ctx.out / "documents.parquet", cluster=False)
+    store = Store(ctx.out / "raw")
+    assert [store.get(d.id).decode() for d in documents] == [d.text for d in documents]
+    assert len(store.digests()) == 18
+    quality = json.loads((ctx.out / "quality.json").read_text())
+    assert quality["duplicates"]["files"] == 4
+    assert quality["skipped"]["rows"] == [
+        {"source": "src", "path": "logo.png", "reason": "binary", "faulty": False}
+    ]
+    sources = json.loads((ctx.out / "sources.json").read_text())
+    assert [(s["name"], s["licence"], s["why"]) for s in sources] == [("src", "MIT", "test")]
+    assert {"what", "why", "numbers", "plots", "tables"} == set(result.report)
+    series = result.report["plots"][0]["series"][0]
+    assert len(series["x"]) == len(series["y"])
+    for table in result.report["tables"]:
+        assert all(len(row) == len(table["columns"]) for row in table["rows"])
+    json.dumps(result.report, allow_nan=False)
+
+
+def test_the_same_files_give_the_same_bytes(root: Path, tmp_path: Path) -> None:
+    digests = []
+    for name in ("one", "two"):
+        ctx = context(root, tmp_path / name)
+        collect.run(ctx)
+        digests.append(digest_of(describe_files(ctx.out)))
+    assert digests[0] == digests[1]
+
+
+def test_fingerprint_is_of_the_sources(root: Path, tmp_path: Path) -> None:
+    ctx = context(root, tmp_path / "out")
+    before = collect.fingerprint(ctx.config)
+    json.dumps(before)
+    (root / "new.py").write_text("x")
+    assert collect.fingerprint(ctx.config) != before
+
+
+def test_a_schema_violation_fails_the_gate(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "digests", lambda self: [])
+    result = collect.run(context(root, tmp_path / "out"))
+    assert [(g.value, g.passed) for g in result.gates] == [(20, False)]
+
+
+@pytest.mark.parametrize("fails", ["documents.parquet", "quality.json", "raw"])
+def test_a_full_disk_is_a_storage_error(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    ctx = context(root, tmp_path / "out")
+    if fails == "raw":
+
+        def write(path: Path, data: bytes) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+        monkeypatch.setattr(Path, "write_bytes", write)
+        with pytest.raises(OSError, match="No space left"):  # the pipeline names file and advice
+            collect.run(ctx)
+        return
+    (ctx.out / fails).mkdir()  # a folder where the file should go: the write is refused
+    with pytest.raises(StorageError, match="cannot write"):
+        collect.run(ctx)
