@@ -35,5 +35,22 @@ def choose_holes(
 
 def choose_documents(ids: Sequence[str], n: int, seed: int) -> list[int]:
     """Return the positions of `n` documents by a seeded order of their ids, ascending; 0: all."""
-    ranked = sorted(range(len(ids)), key=lambda i: (string_hash(seed, ids[i]), i))
-    return sorted(ranked[:n] if n else ranked)
+    return sorted(_ranked(ids, seed)[:n] if n else range(len(ids)))
+
+
+def choose_bytes(ids: Sequence[str], sizes: Sequence[int], most: int, seed: int) -> list[int]:
+    """Return the positions of documents of at most `most` bytes together, ascending, one at least.
+
+    In a seeded order of their ids, each that still fits is taken.
+    """
+    ranked, total = _ranked(ids, seed), 0
+    chosen = []
+    for i in ranked:
+        if total + sizes[i] <= most:
+            chosen.append(i)
+            total += sizes[i]
+    return sorted(chosen or ranked[:1])
+
+
+def _ranked(ids: Sequence[str], seed: int) -> list[int]:
+    return sorted(range(len(ids)), key=lambda i: (string_hash(seed, ids[i]), i))

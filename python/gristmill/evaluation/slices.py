@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from gristmill.evaluation.bits import Bits
+from gristmill.evaluation.bootstrap import interval
+from gristmill.evaluation.complete import Completion
+from gristmill.evaluation.scores import per_document
 
 SMALLEST = 3  # documents; smaller areas are one group together
 OTHER = "other areas"
@@ -51,3 +57,59 @@ def label_all(
         if name not in known:
             raise ValueError(f"slice {name!r} given, allowed: {', '.join(known)}")
     return {name: known[name]() for name in wanted}
+
+
+def measure(
+    labels: Sequence[str],
+    ids: Sequence[str],
+    bits: Bits,
+    baseline: Bits,
+    done: Sequence[Completion],
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
+    """Return per label: documents, bytes, bits per byte with interval, the baseline's, holes.
+
+    labels, ids, bits and baseline are per document, in one order; done is of any of them. A label
+    whose documents hold no byte is left out.
+    """
+    found = {}
+    for label, positions in groups(labels).items():
+        size = bits.bytes[positions]
+        if not size.sum():
+            continue
+        figure = interval(
+            bits.bits[positions], size, resamples=resamples, confidence=confidence, seed=seed
+        )
+        inside = {ids[i] for i in positions}
+        holes = [c for c in done if c.hole.doc_id in inside]
+        found[label] = {
+            "documents": len(positions),
+            "bytes": int(size.sum()),
+            "bits_per_byte": figure.plain(),
+            "ngram": float(baseline.bits[positions].sum() / size.sum()),
+            "holes": len(holes),
+            "exact": _share("exact", holes),
+            "keystrokes_saved": _share("keystrokes_saved", holes),
+        }
+    return found
+
+
+def _share(name: str, done: Sequence[Completion]) -> float | None:
+    above, below = per_document(name, done)
+    return float(above.sum() / below.sum()) if below.sum() > 0 else None
+
+
+def worst(measured: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> tuple[str, str] | None:
+    """Return (slicing, label) with the most bits per byte over the n-gram's; None without slices.
+
+    Against the baseline, because a slice may be hard for everyone.
+    """
+    cells = [
+        (figures["bits_per_byte"]["value"] / figures["ngram"], slicing, label)
+        for slicing, labels in measured.items()
+        for label, figures in labels.items()
+    ]
+    return max(cells)[1:] if cells else None

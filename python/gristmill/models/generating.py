@@ -22,7 +22,9 @@ def generate(
     tokens = [int(i) for i in np.asarray(ids).reshape(-1)]
     c = model.config
     if not tokens or min(tokens) < 0 or max(tokens) >= c.vocab_size:
-        raise ValueError(f"generate: prompt ids must be 1 or more, each from 0 to {c.vocab_size - 1}")
+        raise ValueError(
+            f"generate: prompt ids must be 1 or more, each from 0 to {c.vocab_size - 1}"
+        )
     room = c.max_position_embeddings - len(tokens)
     if room < 1:
         raise ValueError(f"generate: {len(tokens)} ids fill the context of {room + len(tokens)}")

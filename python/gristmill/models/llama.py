@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gristmill._tensor import Parameter, Tensor, adjacent, empty, record
 from gristmill.autograd import enable_grad, is_grad_enabled, no_grad
 from gristmill.backend import _C, Array
 from gristmill.nn.module import Embedding, Linear, Module, ModuleList, RMSNorm
@@ -22,7 +23,6 @@ from gristmill.ops.linear_cross_entropy import linear_cross_entropy, token_losse
 from gristmill.ops.matmul import linear
 from gristmill.ops.rope import rope
 from gristmill.ops.swiglu import swiglu
-from gristmill._tensor import Parameter, Tensor, adjacent, empty, record
 
 Ids = npt.NDArray[np.integer]
 
@@ -48,7 +48,9 @@ class LlamaConfig:
     def __post_init__(self) -> None:
         h, g = self.num_attention_heads, self.num_key_value_heads
         if h % g:
-            raise ValueError(f"num_attention_heads {h} is not a multiple of num_key_value_heads {g}")
+            raise ValueError(
+                f"num_attention_heads {h} is not a multiple of num_key_value_heads {g}"
+            )
         if self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} is odd; rotary positions turn pairs")
 
@@ -65,9 +67,15 @@ class LlamaConfig:
     def from_dict(cls, config: dict[str, Any]) -> LlamaConfig:
         """From the content of config.json; raises ValueError for what this model cannot do."""
         if config.get("model_type") != "llama":
-            raise ValueError(f"model_type {config.get('model_type')!r} given, only 'llama' is known")
+            raise ValueError(
+                f"model_type {config.get('model_type')!r} given, only 'llama' is known"
+            )
         scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
-        for key, allowed in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
+        for key, allowed in (
+            ("hidden_act", "silu"),
+            ("attention_bias", False),
+            ("mlp_bias", False),
+        ):
             if config.get(key, allowed) != allowed:
                 raise ValueError(f"{key} = {config[key]!r} is not supported, only {allowed!r}")
         if scaling.get("rope_type", "default") != "default":

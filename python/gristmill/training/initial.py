@@ -11,10 +11,11 @@
 | he        | N(0, gain sqrt(2 / in)), He 2015                  | N(0, std)       |
 | orthogonal| orthogonal rows or columns x gain, Saxe 2013      | N(0, std)       |
 | scaled    | N(0, std); o and down: std / sqrt(2 layers), GPT-2| N(0, std)       |
-| auto      | N(0, 1 / sqrt(in)); o and down: / sqrt(2 layers)  | N(0, std)       |
+| auto      | N(0, 1 / sqrt(in)); o and down: / sqrt(2 layers)  | N(0, 1/sqrt(2C))|
 
 Norms start at 1. Xavier, He and orthogonal speak of layers that keep a signal's variance; a tied
-embedding is also the head, where their values would put the first loss far above ln V.
+embedding is also the head, where their values would put the first loss far above ln V. In auto the
+first logits have variance 1/2, which puts it a quarter nat above.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def _rule(name: str, p: Parameter, c: InitializeConfig, layers: int) -> Rule:
     if c.method in same:
         return same[c.method]
     if "embed_tokens" in name or "lm_head" in name:
-        return _normal(c.std)
+        return _normal(1.0 / math.sqrt(2.0 * p.shape[1]) if c.method == "auto" else c.std)
     inner = math.sqrt(2.0 * layers) if name.split(".")[-2] in RESIDUAL else 1.0
     rules: dict[str, Rule] = {
         "xavier": ("Xavier", lambda t: init.xavier_normal_(t, c.gain)),
@@ -102,9 +103,7 @@ class Probe:
     weights: dict[str, tuple[float, float]]  # variance of values, of gradients
 
 
-def probe(
-    model: Llama, ids: npt.NDArray[np.integer], targets: npt.NDArray[np.integer]
-) -> Probe:
+def probe(model: Llama, ids: npt.NDArray[np.integer], targets: npt.NDArray[np.integer]) -> Probe:
     """Run ids, targets (B, T) through the model layer by layer and back; gradients are cleared.
 
     Each block runs twice, once to find its input and once to differentiate, so that the gradient

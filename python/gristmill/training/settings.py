@@ -71,7 +71,10 @@ class InitializeConfig(Section):
 
     method: InitMethod = Field(default="auto", description="auto chooses by layer")
     std: float = Field(
-        default=0.02, gt=0.0, le=10.0, description="for normal, truncated, scaled, auto"
+        default=0.02,
+        gt=0.0,
+        le=10.0,
+        description="for normal, truncated, scaled; embeddings elsewhere but in auto",
     )
     bound: float = Field(default=0.05, gt=0.0, le=10.0, description="for uniform: values in ±bound")
     value: float = Field(default=0.0, description="for constant")

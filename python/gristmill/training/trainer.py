@@ -7,6 +7,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -80,14 +81,15 @@ class Trainer:
     """Trains `model` on `train`, looking at `val` now and then.
 
     With `out`, writes metrics.jsonl and the checkpoints last/ and best/ there, and goes on from
-    last/ when it is already there.
+    last/ when it is already there. `on_step` gets every row of metrics.jsonl.
     """
 
     def __init__(
         self, model: Llama, train: Data, val: Data | None = None,
         config: TrainerConfig | None = None, out: str | Path | None = None,
+        on_step: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:  # fmt: skip
-        self.model, self.train, self.val = model, train, val
+        self.model, self.train, self.val, self.on_step = model, train, val, on_step
         self.config = config or TrainerConfig()
         self.out = None if out is None else Path(out)
         self.history = History()
@@ -115,6 +117,8 @@ class Trainer:
             if self.val is not None and ((step + 1) % c.eval_every == 0 or last):
                 row["val_loss"] = self._look(step)
             self._log(row)
+            if self.on_step is not None:
+                self.on_step(row)
             bar.set_postfix_str(f"loss {row['loss']:.3f}, {row['tokens_per_second']:.0f} tokens/s")
             stop = c.patience > 0 and self.looks_without_progress >= c.patience
             if (step + 1) % c.checkpoint_every == 0 or last or stop:

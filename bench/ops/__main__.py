@@ -1,0 +1,14 @@
+"""Every op's bench, one after the other: python -m bench.ops [--threads N] [--rounds N] ..."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from bench.measure import options, run
+
+if __name__ == "__main__":
+    args = options()
+    for file in sorted(Path(__file__).parent.glob("[a-z]*.py")):
+        print(f"\n{file.stem}")
+        run(importlib.import_module(f"bench.ops.{file.stem}").cases, args)

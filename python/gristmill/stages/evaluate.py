@@ -1,0 +1,297 @@
+"""Stage 10, the test: the sealed split is opened here and nowhere else, and that is counted.
+
+Reads the saved model. Gates: fewer bits per byte than the bar (evaluate.max_bits_per_byte, else the
+byte n-gram on the same files), and every byte of the files is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gristmill.artifacts import Gate, Result, StageContext, write_json
+from gristmill.data.table import write_table
+from gristmill.data.tokenizer import Tokenizer
+from gristmill.evaluation import scores, slices
+from gristmill.evaluation.access import earlier_openings
+from gristmill.evaluation.baselines import TextBaselines, hole_baselines, text_baselines
+from gristmill.evaluation.bits import Bits, bits_per_byte
+from gristmill.evaluation.bootstrap import Interval, interval
+from gristmill.evaluation.chosen import choose_documents, choose_holes
+from gristmill.evaluation.complete import Completion
+from gristmill.evaluation.contamination import RUN, SHARE, overlaps
+from gristmill.evaluation.corpus import Corpus, byte_lengths, open_corpus, texts
+
+MODEL = "model"
+CONTEXT_LINES = 20  # kept before and after a sample's hole
+COLUMNS = {
+    "completer": "VARCHAR", "kind": "VARCHAR", "path": "VARCHAR", "document": "VARCHAR",
+    "start": "BIGINT", "end": "BIGINT", "truth": "VARCHAR", "completion": "VARCHAR",
+    "exact": "BOOLEAN", "similarity": "DOUBLE", "keystrokes": "BIGINT", "parses": "BOOLEAN",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Test:
+    """The opened split: which documents are measured, and the training split they are new to."""
+
+    train: Corpus
+    corpus: Corpus
+    positions: list[int]
+    tokenizer: Tokenizer
+
+    @property
+    def ids(self) -> list[str]:
+        return [self.corpus.documents[i].id for i in self.positions]
+
+
+def run(ctx: StageContext) -> Result:
+    """Write metrics.json, slices.json, samples.json, contamination.json, access.json and
+    holes.parquet.
+    """
+    split = ctx.input("split")
+    earlier = earlier_openings(split, split.parent.glob("evaluate-*"))
+    write_json(ctx.out / "access.json", {"opened": len(earlier) + 1, "earlier": earlier})
+    corpus = open_corpus(split / "test")
+    positions = choose_documents(
+        [d.id for d in corpus.documents], ctx.config.evaluate.documents, ctx.seed
+    )
+    test = _Test(open_corpus(split / "train"), corpus, positions, Tokenizer.load(split))
+    bits = _bits(ctx, test)
+    ctx.progress("baselines: n-gram, bz2, xz, xz given train")
+    text = text_baselines(test.train.bytes(), corpus.bytes(positions), given_train=True)
+    filled = _fill(ctx, test)
+    measured = {name: scores.by_kind(done, **_options(ctx)) for name, done in filled.items()}
+    figure = interval(bits.bits, bits.bytes, **_options(ctx))
+    sliced = _slices(ctx, test, bits, text, filled[MODEL])
+    contamination = _contamination(test, bits)
+    metrics = {
+        "bits_per_byte": figure.plain(),
+        "documents": len(positions),
+        "bytes": int(bits.bytes.sum()),
+        "baselines": text.plain(),
+        "ngram_counted_bytes": text.counted,
+        "holes": measured,
+        "contamination": {k: v for k, v in contamination.items() if k != "pairs"},
+        "opened": len(earlier) + 1,
+    }
+    write_json(ctx.out / "metrics.json", metrics)
+    write_json(ctx.out / "slices.json", sliced)
+    write_json(ctx.out / "contamination.json", contamination)
+    write_json(ctx.out / "samples.json", _samples(ctx, test, filled[MODEL]))
+    _write_holes(ctx, filled)
+    gates = _gates(ctx, figure, text, bits)
+    saved = measured[MODEL][scores.ALL]["keystrokes_saved"]["value"] if measured[MODEL] else 0.0
+    summary = f"{figure.value:.3f} b/B (n-gram {text.ngram.per_byte:.3f}), {saved:.1%} keys saved"
+    return Result(summary, gates, _report(metrics, sliced, measured, contamination))
+
+
+def _options(ctx: StageContext) -> dict[str, Any]:
+    c = ctx.config.evaluate
+    return {"resamples": c.bootstrap, "confidence": c.confidence, "seed": ctx.seed}
+
+
+def _bits(ctx: StageContext, test: _Test) -> Bits:
+    from gristmill.models import from_pretrained
+
+    model = from_pretrained(ctx.input("save") / "model")
+    context = model.config.max_position_embeddings
+    return bits_per_byte(
+        model,
+        test.corpus.ids(test.positions),
+        byte_lengths(test.tokenizer),
+        context=context,
+        stride=min(ctx.config.evaluate.stride, context),
+        progress=lambda share: ctx.progress(f"bits per byte: {share:.0%}"),
+    )
+
+
+def _fill(ctx: StageContext, test: _Test) -> dict[str, list[Completion]]:
+    """Return the completions of the model and of both completers without a network."""
+    from gristmill.evaluation.complete import ModelCompleter, complete
+    from gristmill.models import from_pretrained
+
+    c = ctx.config.evaluate
+    documents = test.corpus.some(test.positions)
+    holes, text = choose_holes(documents, c.kinds, c.holes, ctx.seed), texts(documents)
+    model = from_pretrained(ctx.input("save") / "model")
+    done = complete(
+        ModelCompleter(model, test.tokenizer, c.max_tokens),
+        holes,
+        text,
+        max_tokens=c.max_tokens,
+        progress=lambda share: ctx.progress(f"holes: {share:.0%}"),
+    )
+    ctx.progress("holes: completers without a network")
+    tokens = test.train.shard.tokens
+    return {MODEL: done, **hole_baselines(tokens, test.tokenizer, holes, text, c.max_tokens)}
+
+
+def _slices(
+    ctx: StageContext, test: _Test, bits: Bits, text: TextBaselines, done: Sequence[Completion]
+) -> dict[str, Any]:
+    area = [d.area for d in test.corpus.some(test.positions)]
+    difficulty = text.ngram.bits / text.ngram.bytes.clip(1)
+    labels = slices.label_all(ctx.config.evaluate.slices, area, bits.bytes, difficulty)
+    return {
+        name: slices.measure(one, test.ids, bits, text.ngram, done, **_options(ctx))
+        for name, one in labels.items()
+    }
+
+
+def _contamination(test: _Test, bits: Bits) -> dict[str, Any]:
+    """Return what stands in the training split too, and the figure with and without it."""
+    shard = test.train.shard
+    found = overlaps(shard.tokens, shard.offsets, test.corpus.ids(test.positions))
+    clean = [i for i, overlap in enumerate(found) if overlap.share < SHARE]
+    pairs = [
+        {
+            "test": test.corpus.documents[position].path,
+            "train": test.train.documents[overlap.source].path,
+            "share": overlap.share,
+        }
+        for position, overlap in zip(test.positions, found, strict=True)
+        if overlap.share >= SHARE
+    ]
+    rest = int(bits.bytes[clean].sum())
+    return {
+        "run": RUN,
+        "share": SHARE,
+        "flagged": len(pairs),
+        "bits_per_byte_with": bits.per_byte,
+        "bits_per_byte_without": float(bits.bits[clean].sum() / rest) if rest else None,
+        "pairs": sorted(pairs, key=lambda pair: (-pair["share"], pair["test"])),
+    }
+
+
+def _samples(ctx: StageContext, test: _Test, done: Sequence[Completion]) -> list[dict[str, Any]]:
+    """Return the first completions of every kind, as many of each; not chosen by how good they are."""
+    text = texts(test.corpus.some(test.positions))
+    kinds = list(dict.fromkeys(c.hole.kind for c in done))
+    each = -(-ctx.config.evaluate.samples // max(1, len(kinds)))
+    by_kind = [[c for c in done if c.hole.kind == kind][:each] for kind in kinds]
+    return [
+        {
+            "kind": c.hole.kind,
+            "path": c.hole.path,
+            "prefix": _last_lines(text[c.hole.doc_id][: c.hole.start]),
+            "suffix": _first_lines(text[c.hole.doc_id][c.hole.end :]),
+            "completion": c.text,
+            "truth": c.truth,
+            "exact": c.exact,
+        }
+        for few in by_kind
+        for c in few
+    ]
+
+
+def _last_lines(text: str) -> str:
+    return "\n".join(text.split("\n")[-CONTEXT_LINES:])
+
+
+def _first_lines(text: str) -> str:
+    return "\n".join(text.split("\n")[:CONTEXT_LINES])
+
+
+def _write_holes(ctx: StageContext, filled: dict[str, list[Completion]]) -> None:
+    rows = [
+        (
+            name, c.hole.kind, c.hole.path, c.hole.doc_id, c.hole.start, c.hole.end,
+            c.truth, c.text, c.exact, c.similarity, c.keystrokes, c.parses,
+        )
+        for name, done in filled.items()
+        for c in done
+    ]  # fmt: skip
+    write_table(ctx.out / "holes.parquet", COLUMNS, rows)
+
+
+def _gates(ctx: StageContext, figure: Interval, text: TextBaselines, bits: Bits) -> list[Gate]:
+    bar = ctx.config.evaluate.max_bits_per_byte
+    name = "bits per byte, test files" + (" (bar: n-gram)" if bar is None else "")
+    bar = text.ngram.per_byte if bar is None else bar
+    counted, there = int(bits.bytes.sum()), int(text.ngram.bytes.sum())
+    return [
+        Gate(name, figure.value, bar, figure.value < bar, "metrics.json"),
+        Gate("bytes counted", counted, there, counted == there, "metrics.json"),
+    ]
+
+
+def _report(
+    metrics: dict[str, Any],
+    sliced: dict[str, Any],
+    measured: dict[str, Any],
+    contamination: dict[str, Any],
+) -> dict[str, Any]:
+    figure = metrics["bits_per_byte"]
+    compared = {"this model": figure["value"], **metrics["baselines"]}
+    numbers = {
+        "bits per byte": figure["value"],
+        "interval": f"{figure['low']:.3f} to {figure['high']:.3f}",
+        "files": metrics["documents"],
+        "bytes, each counted once": metrics["bytes"],
+        "times this split was opened": metrics["opened"],
+        "files that stand in the training split too": contamination["flagged"],
+    }
+    worst = slices.worst(sliced)
+    if worst is not None:
+        numbers["worst slice against the n-gram"] = f"{worst[0]}: {worst[1]}"
+    plots = [
+        {
+            "title": "Bits per byte on the test files", "kind": "bar", "x_label": "method",
+            "y_label": "bits per byte",
+            "series": [{"name": "test", "x": list(compared), "y": list(compared.values())}],
+        },
+        _hole_plot(measured),
+    ]  # fmt: skip
+    return {
+        "what": "Files the model has never seen: bits per byte by a sliding window, and holes it "
+        "has to fill, beside methods without a network on the same files.",
+        "why": "Only a split that nothing was chosen by says what the model is worth; each "
+        "opening makes it worth a little less, so they are counted.",
+        "numbers": numbers,
+        "plots": plots,
+        "tables": [
+            scores.table("Holes by kind, with intervals", measured),
+            *(_slice_table(name, labels) for name, labels in sliced.items()),
+            {
+                "title": f"In the training split too: {SHARE:.0%} or more in runs of {RUN} tokens",
+                "columns": ["test file", "training file", "share"],
+                "rows": [[p["test"], p["train"], p["share"]] for p in contamination["pairs"]],
+            },
+        ],
+    }
+
+
+def _hole_plot(measured: dict[str, Any]) -> dict[str, Any]:
+    series = [
+        {
+            "name": name,
+            "x": list(kinds),
+            "y": [found["keystrokes_saved"]["value"] for found in kinds.values()],
+        }
+        for name, kinds in measured.items()
+    ]
+    return {
+        "title": "Keystrokes saved", "kind": "bar", "x_label": "kind of hole",
+        "y_label": "share of characters", "series": series,
+    }  # fmt: skip
+
+
+def _slice_table(name: str, labels: dict[str, Any]) -> dict[str, Any]:
+    rows = [
+        [
+            label, f["documents"], f["bytes"], f["bits_per_byte"]["value"],
+            f["bits_per_byte"]["low"], f["bits_per_byte"]["high"], f["ngram"], f["holes"],
+            f["exact"], f["keystrokes_saved"],
+        ]
+        for label, f in labels.items()
+    ]  # fmt: skip
+    return {
+        "title": f"By {name}",
+        "columns": [
+            name, "files", "bytes", "bits per byte", "low", "high", "n-gram", "holes", "exact",
+            "keystrokes saved",
+        ],
+        "rows": rows,
+    }  # fmt: skip
