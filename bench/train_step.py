@@ -3,8 +3,9 @@
     python bench/train_step.py [--layers 6 --width 384 --vocab 4096 --batch 16 --context 256]
 
 First both make the same three steps from the same weights, and their losses must agree; then they
-take turns, and medians are compared. PyTorch gets its fastest eager form: scaled_dot_product_attention,
-fused AdamW, F.rms_norm, autocast for bfloat16. The ceiling is one large product of PyTorch's in the
+take turns, and medians are compared. PyTorch gets its fastest eager form:
+scaled_dot_product_attention, fused AdamW, F.rms_norm, autocast for bfloat16. The ceiling is one
+large product of PyTorch's in the
 same run, counted over the FLOPs of the step's own products.
 """
 

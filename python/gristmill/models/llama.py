@@ -58,7 +58,8 @@ class LlamaConfig:
         """The content of config.json."""
         return {
             **asdict(self), "model_type": "llama", "architectures": ["LlamaForCausalLM"],
-            "hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "attention_dropout": 0.0,
+            "hidden_act": "silu", "attention_bias": False, "mlp_bias": False,
+            "attention_dropout": 0.0,
             "torch_dtype": "float32", "use_cache": True, "initializer_range": 0.02,
             "rope_scaling": None,
         }  # fmt: skip
@@ -145,7 +146,8 @@ class Block(Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, compute: str) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x, compute), cos, sin, compute)
-        return x + self.mlp(self.post_attention_layernorm(x, compute), compute)
+        out: Tensor = x + self.mlp(self.post_attention_layernorm(x, compute), compute)
+        return out
 
 
 class Decoder(Module):
@@ -217,7 +219,7 @@ class Llama(Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model.safetensors, config.json and generation_config.json, atomically."""
-        from gristmill.checkpoint.folder import save_model
+        from gristmill.models.saving import save_model
 
         save_model(self, Path(folder))
 

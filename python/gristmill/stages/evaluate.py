@@ -166,7 +166,7 @@ def _contamination(test: _Test, bits: Bits) -> dict[str, Any]:
 
 
 def _samples(ctx: StageContext, test: _Test, done: Sequence[Completion]) -> list[dict[str, Any]]:
-    """Return the first completions of every kind, as many of each; not chosen by how good they are."""
+    """Return the first completions of every kind, as many of each; not chosen by quality."""
     text = texts(test.corpus.some(test.positions))
     kinds = list(dict.fromkeys(c.hole.kind for c in done))
     each = -(-ctx.config.evaluate.samples // max(1, len(kinds)))

@@ -31,7 +31,7 @@ class Speed:
 def measure_speed(
     model: Llama, data: Data, config: TrainerConfig, seconds: float = SECONDS
 ) -> Speed:
-    """Train `model` for a few steps of `config` and time them; the model is of no use afterwards."""
+    """Train `model` for a few steps of `config` and time them; it is of no use afterwards."""
     warm = _steps(model, data, config, WARM)
     count = max(FEWEST, min(MOST, int(seconds / warm[-1][0])))
     timed = _steps(model, data, config, count)

@@ -96,7 +96,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Probe:
-    """One forward and backward pass: loss in nats, levels from the embedding up, weights by name."""
+    """One forward and backward pass: loss in nats, levels bottom up, weights by name."""
 
     loss: float
     levels: list[Level]

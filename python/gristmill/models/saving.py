@@ -1,0 +1,73 @@
+"""Models to Hugging Face folders, plus `training/` while a model is being trained.
+
+A folder is written beside its place and renamed into it, so a reader finds the old one or the new.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gristmill.artifacts import fsync_folder, storage_errors
+
+if TYPE_CHECKING:
+    from gristmill.models.llama import Llama
+
+
+def save_model(model: Llama, folder: Path, training: dict[str, Any] | None = None) -> None:
+    """Write `model` to `folder`; `training` has JSON values and, under "arrays", float32 arrays."""
+    from safetensors.numpy import save
+
+    beside = folder.with_name(f".{folder.name}.new")
+    with storage_errors(folder):
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        config = model.config.to_dict()
+        ids = {k: v for k in ("bos_token_id", "eos_token_id") if (v := config[k]) is not None}
+        _write(beside / "config.json", _json(config))
+        _write(beside / "generation_config.json", _json(ids))
+        weights = {name: np.ascontiguousarray(a.numpy()) for name, a in model.tensors()}
+        _write(beside / "model.safetensors", save(weights, {"format": "pt"}))
+        if training is not None:
+            (beside / "training").mkdir()
+            rest = {k: v for k, v in training.items() if k != "arrays"}
+            _write(beside / "training" / "state.json", _json(rest))
+            _write(beside / "training" / "optimizer.safetensors", save(training["arrays"]))
+            fsync_folder(beside / "training")
+        fsync_folder(beside)
+        swap_in(beside, folder)
+
+
+def swap_in(beside: Path, folder: Path) -> None:
+    """Put a finished folder in place. Between the two renames the old one is `.NAME.old`."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(beside, folder)
+    fsync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(folder: Path) -> bool:
+    """Whether a finished folder is there, after undoing a swap that was cut in two."""
+    old = folder.with_name(f".{folder.name}.old")
+    if not folder.exists() and old.exists():
+        os.rename(old, folder)
+    return folder.exists()
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _write(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
