@@ -48,8 +48,9 @@ double together(int threads, Body body) {
 volatile float sink;
 
 void fma_loop(int64_t n) {
-  Vector acc[kAccumulators] = {}, a, b;
+  Vector acc[kAccumulators], a, b;  // all different, or the compiler keeps one of them
   for (int i = 0; i < kLanes; ++i) a[i] = 0.999f, b[i] = 0.001f;
+  for (int i = 0; i < kAccumulators; ++i) acc[i] = a + static_cast<float>(i);
   for (int64_t k = 0; k < n; ++k) {
 #pragma GCC unroll 24
     for (int i = 0; i < kAccumulators; ++i) acc[i] = acc[i] * a + b;
@@ -104,7 +105,8 @@ double ceiling_fma(int threads, int64_t n) {
 double ceiling_bf16(int threads, int64_t n) {
 #if defined(__AVX512BF16__)
   double s = together(threads, [=](int) {
-    __m512 acc[kAccumulators] = {};
+    __m512 acc[kAccumulators];
+    for (int i = 0; i < kAccumulators; ++i) acc[i] = _mm512_set1_ps(static_cast<float>(i));
     __m512bh a = (__m512bh)_mm512_set1_ps(1e-3f), b = a;
     for (int64_t k = 0; k < n; ++k) {
 #pragma GCC unroll 24

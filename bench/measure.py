@@ -36,6 +36,7 @@ except ImportError:
     torch = None
 
 SAMPLE = 0.005  # seconds a sample lasts at least
+PAUSE = 0.02  # seconds before each sample: the threads of the one before spin for a while
 ALIGN = 64
 
 
@@ -77,7 +78,8 @@ class Row:
 
 
 def seconds(f: Callable[[], object], calls: int) -> float:
-    """Seconds of one call, the mean of `calls`."""
+    """Seconds of one call, the mean of `calls`, after a pause."""
+    time.sleep(PAUSE)
     start = time.perf_counter()
     for _ in range(calls):
         f()
@@ -100,7 +102,8 @@ def measure(case: Case, rounds: int) -> Row:
         ours.append(seconds(case.ours, calls))
         if case.peer:
             theirs.append(seconds(case.peer, peer_calls))
-        ceilings.append(case.ceiling())
+        time.sleep(PAUSE)
+        ceilings.append(min(case.ceiling() for _ in range(3)))
     middle = statistics.median(ours)
     low, _, high = statistics.quantiles(ours, n=4) if rounds > 1 else (middle,) * 3
     ratios = [b / a for a, b in zip(ours, theirs, strict=False)]
