@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import islice
 
 import numpy as np
@@ -66,14 +67,13 @@ def next_by_counting(train: list[str], file: str, at: int, order: int) -> str:
             if file[i:].startswith(context) and (i + length < at or i >= at)
         ]
         if known or local:
-            share = 1 / (1 + len(local)) if known else 0.0
+            share = Fraction(1, 1 + len(local)) if known else Fraction(0)
             weight = {
-                c: share * known.count(c) / max(1, len(known))
-                + (1 - share) * local.count(c) / max(1, len(local))
+                c: share * Fraction(known.count(c), max(1, len(known)))
+                + (1 - share) * Fraction(local.count(c), max(1, len(local)))
                 for c in {*known, *local}
             }
-            best = max(weight.values())
-            return min(c for c, w in weight.items() if w >= best - 1e-12)
+            return min(c for c, w in weight.items() if w == max(weight.values()))
     return "\0"
 
 

@@ -17,7 +17,6 @@ from gristmill.evaluation.ngram import Table, count_keys
 
 Ids = npt.NDArray[np.int64]
 ORDER = 5  # ids of the longest n-gram, the predicted one included
-GAMMA = 1.0  # weight of the training split against what the file itself repeats
 
 
 class Tokens(Protocol):
@@ -34,7 +33,7 @@ class Tokens(Protocol):
 class CacheNGram:
     """Greedy n-gram completion of training split and file (Tu, Su and Devanbu 2014, section 3).
 
-    At the longest context that either knows, P = l P_train + (1 - l) P_file with l = g / (g + H),
+    At the longest context that either knows, P = l P_train + (1 - l) P_file with l = 1 / (1 + H),
     H being how often the file has the context: the more the file repeats it, the more it counts.
     """
 
@@ -78,14 +77,10 @@ class CacheNGram:
             local = _followers(file, context, at)
             if len(local) + len(ids) == 0:
                 continue
-            share = GAMMA / (GAMMA + len(local)) if len(ids) else 0.0
-            weights: dict[int, float] = {}
-            for id, count in zip(
-                ids.tolist(), (counts / max(counts.sum(), 1)).tolist(), strict=True
-            ):
-                weights[id] = share * count
-            for id in local.tolist():
-                weights[id] = weights.get(id, 0.0) + (1.0 - share) / len(local)
+            total = int(counts.sum()) if len(ids) else 1
+            weights: dict[int, int] = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+            for id in local.tolist():  # both sides times (1 + H) total, so that ties are exact
+                weights[id] = weights.get(id, 0) + total
             return min(weights, key=lambda id: (-weights[id], id))
         return None
 

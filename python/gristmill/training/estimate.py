@@ -51,7 +51,7 @@ def _steps(model: Llama, data: Data, config: TrainerConfig, count: int) -> list[
 
 def steps_for(minutes: float, seconds_per_step: float) -> int:
     """Return the steps that fit into `minutes` with looks and checkpoints, at least 10."""
-    return max(10, int(60.0 * minutes * (1.0 - LOOKS) / seconds_per_step))
+    return max(10, round(60.0 * minutes * (1.0 - LOOKS) / seconds_per_step))
 
 
 def seconds_for(steps: int, seconds_per_step: float) -> float:
