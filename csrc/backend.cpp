@@ -9,8 +9,8 @@
 
 namespace gristmill {
 
-#define GM_TABLE(isa) \
-  namespace isa {     \
+#define GM_TABLE(isa)          \
+  namespace isa {              \
   extern const Kernels kTable; \
   }
 GM_TABLE(scalar)
@@ -29,8 +29,8 @@ bool always() { return true; }
 #if defined(__x86_64__)
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 bool has_avx512() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512dq");
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
 bool has_avx512bf16() {
   return has_avx512() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
@@ -80,7 +80,8 @@ void choose() {
   reason = best->reason;
   active = *base;
   const char* asked = getenv("GRISTMILL_ISA");
-  if (asked && *asked) reason = table_select(asked) ? "GRISTMILL_ISA asks for it" : "GRISTMILL_ISA names no table usable here";
+  if (asked && *asked)
+    reason = table_select(asked) ? "GRISTMILL_ISA asks for it" : "GRISTMILL_ISA names no table usable here";
 }
 
 struct Entry {
@@ -91,17 +92,18 @@ struct Entry {
 #define GM_ROW(entry, FIELDS, Args, contains) {#entry, contains, offsetof(Kernels, entry)},
 const Entry entries[] = {GM_OPS(GM_ROW)};
 
-#define GM_ONE(type, name, meaning) {nullptr, #name, #type, meaning, static_cast<int64_t>(offsetof(GM_CURRENT, name)), sizeof(type)},
+#define GM_ONE(type, name, meaning) \
+  {nullptr, #name, #type, meaning, static_cast<int64_t>(offsetof(GM_CURRENT, name)), sizeof(type)},
 struct Fields {
   const char* entry;
   const FieldInfo* list;
   int count;
 };
 
-#define GM_LIST(entry, FIELDS, Args, contains)         \
-  namespace fields_##entry {                           \
-    using GM_CURRENT = Args;                           \
-    const FieldInfo list[] = {GM_##FIELDS(GM_ONE)};    \
+#define GM_LIST(entry, FIELDS, Args, contains)      \
+  namespace fields_##entry {                        \
+    using GM_CURRENT = Args;                        \
+    const FieldInfo list[] = {GM_##FIELDS(GM_ONE)}; \
   }
 GM_OPS(GM_LIST)
 #define GM_INDEX(entry, FIELDS, Args, contains) \

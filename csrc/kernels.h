@@ -12,12 +12,12 @@
 namespace gristmill {
 
 // What shows in the bits, common to all tables (determinism contract). Tile sizes do not show and stay in cpu/.
-constexpr int64_t kLanes = 16;              // virtual lanes of every horizontal sum, added by one fixed tree
-constexpr int64_t kReduceChunk = 16384;     // elements per partial sum of a long reduction
-constexpr int64_t kRowChunk = 64;           // rows per partial sum of weight gradients (rmsnorm)
-constexpr int64_t kAttentionKeys = 64;      // keys per online-softmax block
-constexpr int64_t kAttentionQueries = 64;   // queries per block of the backward pass
-constexpr int64_t kLossRows = 512;          // rows of logits alive at once in linear_cross_entropy
+constexpr int64_t kLanes = 16;             // virtual lanes of every horizontal sum, added by one fixed tree
+constexpr int64_t kReduceChunk = 16384;    // elements per partial sum of a long reduction
+constexpr int64_t kRowChunk = 64;          // rows per partial sum of weight gradients (rmsnorm)
+constexpr int64_t kAttentionKeys = 64;     // keys per online-softmax block
+constexpr int64_t kAttentionQueries = 64;  // queries per block of the backward pass
+constexpr int64_t kLossRows = 512;         // rows of logits alive at once in linear_cross_entropy
 
 struct Context {
   int32_t threads;
@@ -25,7 +25,7 @@ struct Context {
   void (*parallel_for)(Context*, int64_t n, void (*fn)(void* arg, int64_t i), void* arg);
   void* workspace;  // 64-byte aligned
   int64_t workspace_bytes;
-  void* stream;     // CUDA only
+  void* stream;  // CUDA only
 };
 
 // clang-format off

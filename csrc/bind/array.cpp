@@ -49,8 +49,8 @@ Array empty(std::vector<int64_t> shape, DType dtype) {
   void* p = memory_acquire(bytes);
   if (!p) {
     MemoryStats s = memory_stats();
-    throw std::runtime_error("out of memory: asked for " + std::to_string(bytes) + " bytes with " + std::to_string(s.in_use) +
-                             " in use; use a smaller batch or context, or recomputation");
+    throw std::runtime_error("out of memory: asked for " + std::to_string(bytes) + " bytes with " +
+                             std::to_string(s.in_use) + " in use; use a smaller batch or context, or recomputation");
   }
   a.buffer = std::shared_ptr<void>(p, [bytes](void* q) { memory_release(q, bytes); });
   a.data = static_cast<char*>(p);
@@ -70,9 +70,7 @@ View view(const Array& array) {
 
 void expect(const char* op, const char* name, const Array& array, std::vector<int64_t> shape,
             std::initializer_list<DType> allowed, bool last_stride_1) {
-  auto fail = [&](const std::string& why) {
-    throw py::value_error(std::string(op) + ": " + name + " " + why);
-  };
+  auto fail = [&](const std::string& why) { throw py::value_error(std::string(op) + ": " + name + " " + why); };
   bool fits = array.shape.size() == shape.size();
   for (size_t i = 0; fits && i < shape.size(); ++i) fits = shape[i] < 0 || shape[i] == array.shape[i];
   if (!fits) fail("has shape " + shape_string(array.shape) + ", expected " + shape_string(shape));
@@ -98,7 +96,8 @@ void expect_ids(const char* op, const char* name, const Array& ids, int64_t limi
     int32_t id = data[i * ids.strides[0]];
     if (id >= limit || (id < 0 && !negative))
       throw py::index_error(std::string(op) + ": " + name + "[" + std::to_string(i) + "] is " + std::to_string(id) +
-                            ", allowed is " + (negative ? "below " : "0 to ") + std::to_string(negative ? limit : limit - 1));
+                            ", allowed is " + (negative ? "below " : "0 to ") +
+                            std::to_string(negative ? limit : limit - 1));
   }
 }
 
@@ -157,19 +156,20 @@ static py::array to_numpy(const Array& a) {
 }
 
 // Bounds are checked against this array's own extent when it is contiguous.
-static Array make_view(const Array& a, std::vector<int64_t> shape, std::optional<std::vector<int64_t>> strides, int64_t offset) {
+static Array make_view(const Array& a, std::vector<int64_t> shape, std::optional<std::vector<int64_t>> strides,
+                       int64_t offset) {
   Array v = a;
   v.shape = std::move(shape);
   v.strides = strides ? *strides : row_major(v.shape);
   if (v.strides.size() != v.shape.size())
-    throw py::value_error("view: shape " + shape_string(v.shape) + " and strides " + shape_string(v.strides) + " differ in length");
+    throw py::value_error("view: shape " + shape_string(v.shape) + " and strides " + shape_string(v.strides) +
+                          " differ in length");
   int64_t low = offset, high = offset, last = 0;
-  for (size_t i = 0; i < v.shape.size(); ++i)
-    (v.strides[i] < 0 ? low : high) += (v.shape[i] - 1) * v.strides[i];
+  for (size_t i = 0; i < v.shape.size(); ++i) (v.strides[i] < 0 ? low : high) += (v.shape[i] - 1) * v.strides[i];
   for (size_t i = 0; i < a.shape.size(); ++i) last += (a.shape[i] - 1) * a.strides[i];
   if (v.size() > 0 && (low < 0 || high > last))
-    throw py::value_error("view: shape " + shape_string(v.shape) + ", strides " + shape_string(v.strides) + ", offset " +
-                          std::to_string(offset) + " leave an array of shape " + shape_string(a.shape));
+    throw py::value_error("view: shape " + shape_string(v.shape) + ", strides " + shape_string(v.strides) +
+                          ", offset " + std::to_string(offset) + " leave an array of shape " + shape_string(a.shape));
   v.data = a.data + offset * item_size(a.dtype);
   return v;
 }
@@ -187,17 +187,34 @@ void bind_array(py::module_& m) {
       .def_property_readonly("read_only", [](const Array& a) { return a.read_only; })
       .def("numpy", &to_numpy, "The same memory as a NumPy array; bfloat16 comes as uint16.")
       .def("view", &make_view, py::arg("shape"), py::arg("strides") = py::none(), py::arg("offset") = 0)
-      .def("accumulating", [](Array a) { a.accumulate = 1; return a; }, "The same memory as an output that is added to.")
-      .def("frozen", [](Array a) { a.read_only = true; return a; }, "The same memory, exported to NumPy read-only.");
-  m.def("empty", [](std::vector<int64_t> shape, const std::string& dtype) { return empty(std::move(shape), dtype_from(dtype)); },
-        py::arg("shape"), py::arg("dtype") = "float32");
-  m.def("span", [](const Array& first, std::vector<int64_t> shape) {
-    Array v = first;
-    v.shape = std::move(shape);
-    v.strides = row_major(v.shape);
-    return v;
-  }, py::arg("first"), py::arg("shape"),
-        "A row-major view that starts where `first` does and runs on into its neighbours; the caller has checked them.");
+      .def(
+          "accumulating",
+          [](Array a) {
+            a.accumulate = 1;
+            return a;
+          },
+          "The same memory as an output that is added to.")
+      .def(
+          "frozen",
+          [](Array a) {
+            a.read_only = true;
+            return a;
+          },
+          "The same memory, exported to NumPy read-only.");
+  m.def(
+      "empty",
+      [](std::vector<int64_t> shape, const std::string& dtype) { return empty(std::move(shape), dtype_from(dtype)); },
+      py::arg("shape"), py::arg("dtype") = "float32");
+  m.def(
+      "span",
+      [](const Array& first, std::vector<int64_t> shape) {
+        Array v = first;
+        v.shape = std::move(shape);
+        v.strides = row_major(v.shape);
+        return v;
+      },
+      py::arg("first"), py::arg("shape"),
+      "A row-major view that starts where `first` does and runs on into its neighbours; the caller has checked them.");
   m.def("from_numpy", &from_numpy, py::arg("array"), py::arg("bfloat16") = false,
         "Shares the memory of a NumPy array; uint16 is taken as bfloat16 when asked.");
 }

@@ -1,5 +1,5 @@
-// What the bindings share: Array (a shared buffer with offset, shape and strides), its checks, and the one way to call the
-// active table.
+// What the bindings share: Array (a shared buffer with offset, shape and strides), its checks, and the one way to call
+// the active table.
 #pragma once
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -18,8 +18,8 @@ namespace gristmill {
 namespace py = pybind11;
 
 struct Array {
-  std::shared_ptr<void> buffer;  // keeps the memory alive: ours, or a NumPy array's
-  char* data = nullptr;          // first element
+  std::shared_ptr<void> buffer;         // keeps the memory alive: ours, or a NumPy array's
+  char* data = nullptr;                 // first element
   std::vector<int64_t> shape, strides;  // strides in elements
   DType dtype = DType::f32;
   int accumulate = 0;
@@ -81,8 +81,8 @@ struct Binding {
   explicit Binding(void (*f)(py::module_&)) : bind(f), next(first()) { first() = this; }
 };
 
-#define GM_BIND(name)                                   \
-  static void bind_##name(py::module_& m);              \
+#define GM_BIND(name)                                       \
+  static void bind_##name(py::module_& m);                  \
   static ::gristmill::Binding register_##name(bind_##name); \
   static void bind_##name(py::module_& m)
 

@@ -3,7 +3,8 @@
 namespace gristmill {
 namespace {
 
-constexpr const char* kNames[] = {"copy", "add", "sub", "mul", "div", "maximum", "neg", "exp", "log", "sqrt", "tanh", "sigmoid", "relu", "square"};
+constexpr const char* kNames[] = {"copy", "add", "sub",  "mul",  "div",     "maximum", "neg",
+                                  "exp",  "log", "sqrt", "tanh", "sigmoid", "relu",    "square"};
 
 int32_t op_from(const std::string& name) {
   std::string all;
@@ -24,17 +25,21 @@ Array padded(const Array& a) {
 }  // namespace
 
 GM_BIND(elementwise) {
-  m.def("elementwise", [](const Array& out, const Array& a, const std::optional<Array>& b, const std::string& op, float alpha) {
-    const char* name = "elementwise";
-    expect(name, "a", a, out.shape, {}, false);
-    if (b) expect(name, "b", *b, out.shape, {}, false);
-    Array o = padded(out), x = padded(a);
-    std::optional<Array> y;
-    if (b) y = padded(*b);
-    ElementwiseArgs args{output(name, o), view(x), view(y), o.shape[0], o.shape[1], o.shape[2], o.shape[3], op_from(op), alpha};
-    GM_CALL(elementwise, args);
-  }, py::arg("out"), py::arg("a"), py::arg("b"), py::arg("op"), py::arg("alpha"),
-        "out = op(a, b), or op(a, alpha) without b; shapes equal, at most 4 dimensions, stride 0 broadcasts.");
+  m.def(
+      "elementwise",
+      [](const Array& out, const Array& a, const std::optional<Array>& b, const std::string& op, float alpha) {
+        const char* name = "elementwise";
+        expect(name, "a", a, out.shape, {}, false);
+        if (b) expect(name, "b", *b, out.shape, {}, false);
+        Array o = padded(out), x = padded(a);
+        std::optional<Array> y;
+        if (b) y = padded(*b);
+        ElementwiseArgs args{output(name, o), view(x),    view(y),     o.shape[0], o.shape[1],
+                             o.shape[2],      o.shape[3], op_from(op), alpha};
+        GM_CALL(elementwise, args);
+      },
+      py::arg("out"), py::arg("a"), py::arg("b"), py::arg("op"), py::arg("alpha"),
+      "out = op(a, b), or op(a, alpha) without b; shapes equal, at most 4 dimensions, stride 0 broadcasts.");
 }
 
 }  // namespace gristmill

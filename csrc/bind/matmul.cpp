@@ -1,6 +1,6 @@
-#include "bind/array.h"
-
 #include <cstring>
+
+#include "bind/array.h"
 
 namespace gristmill {
 namespace {
@@ -35,8 +35,9 @@ const void* packed_for(const Array& packed, const Array& b, DType compute) {
   PackHeader wanted = header_of(b, compute);
   if (packed.dtype != DType::u8 || packed.size() < static_cast<int64_t>(sizeof wanted) || b.shape[0] != 1 ||
       std::memcmp(packed.data, &wanted, offsetof(PackHeader, compute) + sizeof(DType)))
-    throw py::value_error("matmul: packed was not made by table '" + std::string(kernels()->name) + "' from a b of shape " +
-                          shape_string(b.shape) + " for this compute type; call matmul_pack again");
+    throw py::value_error("matmul: packed was not made by table '" + std::string(kernels()->name) +
+                          "' from a b of shape " + shape_string(b.shape) +
+                          " for this compute type; call matmul_pack again");
   return packed.data + sizeof wanted;
 }
 
@@ -45,17 +46,21 @@ const void* packed_for(const Array& packed, const Array& b, DType compute) {
 GM_BIND(matmul) {
   m.def("matmul_pack", &pack, py::arg("b"), py::arg("compute") = "float32",
         "b (K, N) as the active table's matmul reads it; opaque bytes for its argument `packed`.");
-  m.def("matmul", [](const Array& out, const Array& a, const Array& b, const std::string& compute,
-                     const std::optional<Array>& packed) {
-    const char* op = "matmul";
-    expect(op, "a", a, {-1, -1, -1}, {DType::f32, DType::bf16}, false);
-    expect(op, "b", b, {a.shape[0], a.shape[2], -1}, {DType::f32, DType::bf16}, false);
-    expect(op, "out", out, {a.shape[0], a.shape[1], b.shape[2]}, {DType::f32, DType::bf16});
-    MatmulArgs args{output(op, out), view(a), view(b), a.shape[0], a.shape[1], b.shape[2], a.shape[2], dtype_from(compute)};
-    if (packed) args.b.packed = packed_for(*packed, b, args.compute);
-    GM_CALL(matmul, args);
-  }, py::arg("out"), py::arg("a"), py::arg("b"), py::arg("compute") = "float32", py::arg("packed") = py::none(),
-        "out (batch, M, N) = a (batch, M, K) @ b (batch, K, N), with any strides of a and b.");
+  m.def(
+      "matmul",
+      [](const Array& out, const Array& a, const Array& b, const std::string& compute,
+         const std::optional<Array>& packed) {
+        const char* op = "matmul";
+        expect(op, "a", a, {-1, -1, -1}, {DType::f32, DType::bf16}, false);
+        expect(op, "b", b, {a.shape[0], a.shape[2], -1}, {DType::f32, DType::bf16}, false);
+        expect(op, "out", out, {a.shape[0], a.shape[1], b.shape[2]}, {DType::f32, DType::bf16});
+        MatmulArgs args{output(op, out), view(a),    view(b),    a.shape[0],
+                        a.shape[1],      b.shape[2], a.shape[2], dtype_from(compute)};
+        if (packed) args.b.packed = packed_for(*packed, b, args.compute);
+        GM_CALL(matmul, args);
+      },
+      py::arg("out"), py::arg("a"), py::arg("b"), py::arg("compute") = "float32", py::arg("packed") = py::none(),
+      "out (batch, M, N) = a (batch, M, K) @ b (batch, K, N), with any strides of a and b.");
 }
 
 }  // namespace gristmill

@@ -42,29 +42,42 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "gristmill's kernels: tables of functions by instruction set, and arrays to call them on";
   bind_array(m);
   for (Binding* b = Binding::first(); b; b = b->next) b->bind(m);
-  m.def("tables", [] {
-    std::vector<std::string> names;
-    for (int i = 0; i < table_count(); ++i) names.emplace_back(table_name(i));
-    return names;
-  }, "Tables this machine can run, best first.");
+  m.def(
+      "tables",
+      [] {
+        std::vector<std::string> names;
+        for (int i = 0; i < table_count(); ++i) names.emplace_back(table_name(i));
+        return names;
+      },
+      "Tables this machine can run, best first.");
   m.def("table", [] { return std::string(kernels()->name); });
   m.def("table_reason", [] { return std::string(table_reason()); });
   m.def("cuda_absent_reason", [] { return std::string(cuda_absent_reason()); });
-  m.def("select", [](const std::string& name) {
-    if (!table_select(name.c_str())) throw py::value_error("table '" + name + "' is not usable here; see _C.tables()");
-  }, py::arg("name"), "Use another table; forgets replaced entries.");
-  m.def("swap", [](const std::string& entry, std::optional<uintptr_t> address) {
-    if (!table_swap(entry.c_str(), reinterpret_cast<void*>(address.value_or(0))))
-      throw py::key_error("no entry '" + entry + "' in the kernel contract; see _C.entries()");
-  }, py::arg("entry"), py::arg("address"), "Replace one entry by a function address; None restores the table's own.");
+  m.def(
+      "select",
+      [](const std::string& name) {
+        if (!table_select(name.c_str()))
+          throw py::value_error("table '" + name + "' is not usable here; see _C.tables()");
+      },
+      py::arg("name"), "Use another table; forgets replaced entries.");
+  m.def(
+      "swap",
+      [](const std::string& entry, std::optional<uintptr_t> address) {
+        if (!table_swap(entry.c_str(), reinterpret_cast<void*>(address.value_or(0))))
+          throw py::key_error("no entry '" + entry + "' in the kernel contract; see _C.entries()");
+      },
+      py::arg("entry"), py::arg("address"), "Replace one entry by a function address; None restores the table's own.");
   m.def("entries", &entry_list);
   m.def("describe", &describe, py::arg("entry"), "Fields of an entry's argument struct with offsets in bytes.");
   m.def("abi", [] { return kernel_abi(); }, "Hash of the argument structs; a user's kernel is checked against it.");
   m.def("threads", &pool_threads);
-  m.def("set_threads", [](int n) {
-    if (n < 1) throw py::value_error("threads must be at least 1, got " + std::to_string(n));
-    pool_set_threads(n);
-  }, py::arg("n"));
+  m.def(
+      "set_threads",
+      [](int n) {
+        if (n < 1) throw py::value_error("threads must be at least 1, got " + std::to_string(n));
+        pool_set_threads(n);
+      },
+      py::arg("n"));
   m.def("memory_stats", [] {
     MemoryStats s = memory_stats();
     py::dict d;

@@ -99,8 +99,8 @@ inline vf vtanh(vf x) {
 
 // sin(pi x) and cos(pi x) for |x| <= 2^20.
 inline void vsincospi(vf x, vf* s, vf* c) {
-  vf q = vround(x + x);                                   // quadrant
-  vf r = vfma(q, vset(-0.5f), x) * vset(3.14159265f);     // |r| <= pi/4
+  vf q = vround(x + x);                                // quadrant
+  vf r = vfma(q, vset(-0.5f), x) * vset(3.14159265f);  // |r| <= pi/4
   vf z = r * r;
   vf ps = vset(-1.9515295891e-4f);
   ps = vfma(ps, z, vset(8.3321608736e-3f));

@@ -9,7 +9,7 @@ struct MemoryStats {
   int64_t in_use, cached, peak;
 };
 
-void* memory_acquire(int64_t bytes);  // 64-byte aligned, uninitialised; null when the system has no more
+void* memory_acquire(int64_t bytes);          // 64-byte aligned, uninitialised; null when the system has no more
 void memory_release(void* p, int64_t bytes);  // same `bytes` as acquired
 void memory_empty_cache();
 MemoryStats memory_stats();

@@ -25,8 +25,8 @@ struct Job {
 
 Job job;
 std::atomic<int64_t> next_index{0};
-// generation << 16 | open << 15 | workers inside. A worker may join only while the job is open, so the caller never waits
-// for one that is still asleep.
+// generation << 16 | open << 15 | workers inside. A worker may join only while the job is open, so the caller never
+// waits for one that is still asleep.
 std::atomic<uint64_t> state{0};
 std::atomic<uint32_t> wake{0};
 std::atomic<int> sleepers{0};

@@ -1,5 +1,5 @@
-// The thread pool behind Context::parallel_for. Chunks are handed out dynamically; which thread runs a chunk never shows
-// in the result. Calls from inside a chunk, or while another thread uses the pool, run inline.
+// The thread pool behind Context::parallel_for. Chunks are handed out dynamically; which thread runs a chunk never
+// shows in the result. Calls from inside a chunk, or while another thread uses the pool, run inline.
 #pragma once
 #include <cstdint>
 

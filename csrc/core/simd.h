@@ -89,11 +89,11 @@ struct vf {
   native r[kRegisters];
 };
 
-#define GM_LANEWISE(name, params, expression) \
-  inline vf name params {                     \
-    vf o;                                     \
+#define GM_LANEWISE(name, params, expression)                 \
+  inline vf name params {                                     \
+    vf o;                                                     \
     for (int i = 0; i < kRegisters; ++i) o.r[i] = expression; \
-    return o;                                 \
+    return o;                                                 \
   }
 GM_LANEWISE(vset, (float x), n_set(x))
 GM_LANEWISE(operator+, (vf a, vf b), n_add(a.r[i], b.r[i]))

@@ -10,7 +10,8 @@ enum class DType : int32_t { f32 = 0, bf16 = 1, i32 = 2, i64 = 3, u8 = 4 };
 
 inline int64_t item_size(DType t) {
   switch (t) {
-    case DType::f32: case DType::i32: return 4;
+    case DType::f32:
+    case DType::i32: return 4;
     case DType::bf16: return 2;
     case DType::i64: return 8;
     case DType::u8: return 1;

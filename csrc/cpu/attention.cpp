@@ -30,8 +30,8 @@ void small_tile(float* c, int64_t ldc, const float* a, int64_t ar, int64_t ak, c
 }
 
 // c (m, n) += a (m, k) b (k, n), n a multiple of 16; each element one chain over k.
-void product(float* c, int64_t ldc, const float* a, int64_t ar, int64_t ak, const float* b, int64_t ldb, int64_t m, int64_t n,
-             int64_t k) {
+void product(float* c, int64_t ldc, const float* a, int64_t ar, int64_t ak, const float* b, int64_t ldb, int64_t m,
+             int64_t n, int64_t k) {
   for (int64_t j = 0; j < n;) {
     bool wide = n - j >= kVectors * W;
     int64_t i = 0;
@@ -125,7 +125,8 @@ void forward_block(const AttentionForwardArgs* a, int64_t b, int64_t h, int64_t 
     if (!a->lse.data) continue;
     float log[W];
     vstore(log, vlog(vset(l[i])));
-    static_cast<float*>(a->lse.data)[b * a->lse.strides[0] + h * a->lse.strides[1] + (t0 + i) * a->lse.strides[2]] = m[i] + log[0];
+    static_cast<float*>(a->lse.data)[b * a->lse.strides[0] + h * a->lse.strides[1] + (t0 + i) * a->lse.strides[2]] =
+        m[i] + log[0];
   }
 }
 
@@ -158,7 +159,8 @@ void backward_group(const AttentionBackwardArgs* a, int64_t b, int64_t g, float*
           for (int64_t d = 0; d < D; d += W) dot = vfma(vload(dy + i * P + d), vload_n(y + d, D - d), dot);
           vf delta = vset(vsum(dot)), scale = vset(a->scale);
           const View& e = a->lse;
-          vf lse = vset(static_cast<const float*>(e.data)[b * e.strides[0] + h * e.strides[1] + (t0 + i) * e.strides[2]]);
+          vf lse =
+              vset(static_cast<const float*>(e.data)[b * e.strides[0] + h * e.strides[1] + (t0 + i) * e.strides[2]]);
           int64_t visible = seen(a, b, t0 + i) - k0;
           for (int64_t j = visible > 0 ? visible : 0; j < KB; ++j) s[i * KB + j] = -INFINITY;
           for (int64_t j = 0; j < KB; j += W) {

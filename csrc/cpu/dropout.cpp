@@ -19,8 +19,8 @@ Status dropout(Context* ctx, const DropoutArgs* a) {
           for (int l = 0; l < 4; ++l) factor[4 * j + l] = uniform_from(r.x[l]) >= a->p ? keep : 0.0f;
         }
         int64_t n = a->n - i * W;
-        put(static_cast<T*>(a->out.data) + i * W, vload_n(static_cast<const T*>(a->x.data) + i * W, n) * vload(factor), n,
-            a->out.accumulate);
+        put(static_cast<T*>(a->out.data) + i * W, vload_n(static_cast<const T*>(a->x.data) + i * W, n) * vload(factor),
+            n, a->out.accumulate);
       }
     });
     return Status::ok;

@@ -59,11 +59,15 @@ bool floating(const View& v) { return v.dtype == DType::f32 || v.dtype == DType:
 // Copies that start or end in integers, one element at a time; floats are cut towards zero.
 void copy_one(const View& out, int64_t o, const View& a, int64_t i) {
   float f = 0.0f;
-  if (floating(a)) f = a.dtype == DType::f32 ? static_cast<const float*>(a.data)[i] : bf16_to_f32(static_cast<const uint16_t*>(a.data)[i]);
+  if (floating(a))
+    f = a.dtype == DType::f32 ? static_cast<const float*>(a.data)[i]
+                              : bf16_to_f32(static_cast<const uint16_t*>(a.data)[i]);
   int64_t n = floating(a) ? static_cast<int64_t>(f) : integer(a, i);
   switch (out.dtype) {
     case DType::f32: static_cast<float*>(out.data)[o] = floating(a) ? f : static_cast<float>(n); return;
-    case DType::bf16: static_cast<uint16_t*>(out.data)[o] = f32_to_bf16(floating(a) ? f : static_cast<float>(n)); return;
+    case DType::bf16:
+      static_cast<uint16_t*>(out.data)[o] = f32_to_bf16(floating(a) ? f : static_cast<float>(n));
+      return;
     case DType::i32: static_cast<int32_t*>(out.data)[o] = static_cast<int32_t>(n); return;
     case DType::i64: static_cast<int64_t*>(out.data)[o] = n; return;
     case DType::u8: static_cast<uint8_t*>(out.data)[o] = static_cast<uint8_t>(n); return;

@@ -7,18 +7,20 @@ int64_t embedding_forward_workspace(const EmbeddingForwardArgs*, int32_t) { retu
 int64_t embedding_backward_workspace(const EmbeddingBackwardArgs*, int32_t) { return 0; }
 
 Status embedding_forward(Context* ctx, const EmbeddingForwardArgs* a) {
-  return by_type(a->weight.dtype, [&](auto in) { return by_type(a->out.dtype, [&](auto out) {
-    using X = decltype(in);
-    using Y = decltype(out);
-    for_rows(ctx, a->rows, 64, [=](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i) {
-        const X* x = row_of<const X>(a->weight, static_cast<const int32_t*>(a->ids.data)[i * a->ids.strides[0]]);
-        for (int64_t j = 0; j < a->cols; j += W)
-          put(row_of<Y>(a->out, i) + j, vload_n(x + j, a->cols - j), a->cols - j, a->out.accumulate);
-      }
+  return by_type(a->weight.dtype, [&](auto in) {
+    return by_type(a->out.dtype, [&](auto out) {
+      using X = decltype(in);
+      using Y = decltype(out);
+      for_rows(ctx, a->rows, 64, [=](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i) {
+          const X* x = row_of<const X>(a->weight, static_cast<const int32_t*>(a->ids.data)[i * a->ids.strides[0]]);
+          for (int64_t j = 0; j < a->cols; j += W)
+            put(row_of<Y>(a->out, i) + j, vload_n(x + j, a->cols - j), a->cols - j, a->out.accumulate);
+        }
+      });
+      return Status::ok;
     });
-    return Status::ok;
-  }); });
+  });
 }
 
 // Blocks of columns are independent, so threads share no sum.
@@ -31,7 +33,8 @@ Status embedding_backward(Context* ctx, const EmbeddingBackwardArgs* a) {
         for (int64_t j = first; j < last; ++j) row_of<float>(a->dweight, v)[j] = 0.0f;
       for (int64_t i = 0; i < a->rows; ++i) {
         float* into = row_of<float>(a->dweight, static_cast<const int32_t*>(a->ids.data)[i * a->ids.strides[0]]);
-        for (int64_t j = first; j < last; j += W) put(into + j, vload_n(row_of<const T>(a->dout, i) + j, last - j), last - j, true);
+        for (int64_t j = first; j < last; j += W)
+          put(into + j, vload_n(row_of<const T>(a->dout, i) + j, last - j), last - j, true);
       }
     });
     return Status::ok;

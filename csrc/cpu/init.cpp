@@ -30,7 +30,8 @@ vf draw(const uint64_t* key, int64_t block, Distribution kind, float a, float b)
     Philox4 r = philox(key[0], key[1], static_cast<uint64_t>(4 * block + i));
     // Normal numbers take the middles of 2^23 steps: all exact, so that neither 0 nor 1 goes to the inverse.
     for (int l = 0; l < 4; ++l)
-      u[4 * i + l] = kind == Distribution::uniform ? uniform_from(r.x[l]) : static_cast<float>(r.x[l] >> 9) * 0x1p-23f + 0x1p-24f;
+      u[4 * i + l] =
+          kind == Distribution::uniform ? uniform_from(r.x[l]) : static_cast<float>(r.x[l] >> 9) * 0x1p-23f + 0x1p-24f;
   }
   vf v = vload(u);
   if (kind == Distribution::uniform) return vfma(v, vset(b - a), vset(a));
@@ -51,8 +52,8 @@ Status random(Context* ctx, const RandomArgs* a) {
     using T = decltype(type);
     for_rows(ctx, (a->n + W - 1) / W, 256, [=](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i)
-        put(static_cast<T*>(a->out.data) + i * W, draw(a->key, i, static_cast<Distribution>(a->distribution), a->a, a->b),
-            a->n - i * W, a->out.accumulate);
+        put(static_cast<T*>(a->out.data) + i * W,
+            draw(a->key, i, static_cast<Distribution>(a->distribution), a->a, a->b), a->n - i * W, a->out.accumulate);
     });
     return Status::ok;
   });

@@ -38,7 +38,8 @@ Steps steps(const LinearCrossEntropyArgs* a, float* logits, int64_t r0, int64_t 
   s.logits = args_of(l, xs, matrix(w.data, w.dtype, w.strides[1], w.strides[0]), n, a->V, a->cols, a->compute);
   if (!a->dx.data) return s;
   View dx = matrix(offset(a->dx, r0), a->dx.dtype, a->dx.strides[0], a->dx.strides[1], a->dx.accumulate);
-  View dw = matrix(a->dweight.data, DType::f32, a->dweight.strides[0], a->dweight.strides[1], r0 > 0 || a->dweight.accumulate);
+  View dw = matrix(a->dweight.data, DType::f32, a->dweight.strides[0], a->dweight.strides[1],
+                   r0 > 0 || a->dweight.accumulate);
   s.dx = args_of(dx, l, matrix(w.data, w.dtype, w.strides[0], w.strides[1]), n, a->cols, a->V, a->compute);
   s.dweight = args_of(dw, lt, xs, a->V, a->cols, n, a->compute);
   return s;

@@ -33,14 +33,14 @@ int64_t even(int64_t k) { return (k + 1) / 2 * 2; }
 struct Job {
   const MatmulArgs* args;
   int64_t batch, k0, kc;
-  float *a, *b;        // panels of this k block; pairs of bfloat16 fit into half of it
+  float *a, *b;          // panels of this k block; pairs of bfloat16 fit into half of it
   int64_t first, reach;  // b's panel of column c begins at b + c * reach + first
 };
 
 // Panel of rows row.. of an operand (strides: row sr, k sk) for k0.. of the current block.
 template <class T>
-void pack_one(const MatmulArgs* m, float* dst, const View& v, int64_t batch, int64_t row, int64_t n, int64_t P, int64_t sr, int64_t sk,
-              int64_t k0, int64_t kc) {
+void pack_one(const MatmulArgs* m, float* dst, const View& v, int64_t batch, int64_t row, int64_t n, int64_t P,
+              int64_t sr, int64_t sk, int64_t k0, int64_t kc) {
   const T* src = static_cast<const T*>(v.data) + batch * v.strides[0] + row * sr + k0 * sk;
 #if defined(__AVX512BF16__)
   if (pairs(m)) return pack_pairs(reinterpret_cast<uint16_t*>(dst), src, sr, sk, n, P, kc);

@@ -14,7 +14,8 @@ inline uint16_t narrow(uint16_t x) { return x; }
 // One panel: element (r, k) of src (strides sr, sk) goes to dst[k * P + r]. Rows n..P are zero; `round` passes
 // float32 through bfloat16.
 template <class T>
-void pack_plain(float* dst, const T* src, int64_t sr, int64_t sk, int64_t n, int64_t P, int64_t k0, int64_t kc, bool round) {
+void pack_plain(float* dst, const T* src, int64_t sr, int64_t sk, int64_t n, int64_t P, int64_t k0, int64_t kc,
+                bool round) {
   for (; k0 < kc; k0 += 16)
     for (int64_t r = 0; r < P; ++r)
       for (int64_t k = k0; k < smaller(k0 + 16, kc); ++k) {
@@ -25,7 +26,8 @@ void pack_plain(float* dst, const T* src, int64_t sr, int64_t sk, int64_t n, int
 
 // The same in bfloat16, two k side by side as vdpbf16ps takes them; an odd last k is paired with zero.
 template <class T>
-void pack_pairs_plain(uint16_t* dst, const T* src, int64_t sr, int64_t sk, int64_t n, int64_t P, int64_t k0, int64_t kc) {
+void pack_pairs_plain(uint16_t* dst, const T* src, int64_t sr, int64_t sk, int64_t n, int64_t P, int64_t k0,
+                      int64_t kc) {
   int64_t even = (kc + 1) / 2 * 2;
   for (; k0 < even; k0 += 16)
     for (int64_t r = 0; r < P; ++r)
@@ -114,7 +116,9 @@ inline __m512i halves(const uint16_t* p) { return _mm512_loadu_si512(p); }
 inline __m512i half_lanes(const float* p, __mmask16 m) {
   return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(m, p)));
 }
-inline __m512i half_lanes(const uint16_t* p, __mmask16 m) { return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, p)); }
+inline __m512i half_lanes(const uint16_t* p, __mmask16 m) {
+  return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, p));
+}
 
 template <class T>
 void pack_pairs(uint16_t* dst, const T* src, int64_t sr, int64_t sk, int64_t n, int64_t P, int64_t kc) {

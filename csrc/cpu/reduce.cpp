@@ -46,12 +46,13 @@ Status reduce(Context* ctx, const ReduceArgs* a) {
   Reduce op = static_cast<Reduce>(a->op);
   Status s = by_type(a->x.dtype, [&](auto type) {
     using T = decltype(type);
-    for_rows(ctx, a->rows * chunks, a->cols >= kReduceChunk ? 1 : kReduceChunk / a->cols, [=](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i) {
-        int64_t c = i % chunks * kReduceChunk, n = a->cols - c < kReduceChunk ? a->cols - c : kReduceChunk;
-        sums[i] = partial(row_of<const T>(a->x, i / chunks) + c * a->x.strides[1], a->x.strides[1], n, op);
-      }
-    });
+    for_rows(ctx, a->rows * chunks, a->cols >= kReduceChunk ? 1 : kReduceChunk / a->cols,
+             [=](int64_t first, int64_t last) {
+               for (int64_t i = first; i < last; ++i) {
+                 int64_t c = i % chunks * kReduceChunk, n = a->cols - c < kReduceChunk ? a->cols - c : kReduceChunk;
+                 sums[i] = partial(row_of<const T>(a->x, i / chunks) + c * a->x.strides[1], a->x.strides[1], n, op);
+               }
+             });
     return Status::ok;
   });
   if (s != Status::ok) return s;

@@ -41,12 +41,14 @@ Status rope(Context* ctx, const RopeArgs* a) {
     for_rows(ctx, a->B * a->T, 16, [=](int64_t first, int64_t last) {
       for (int64_t r = first; r < last; ++r) {
         int64_t b = r / a->T, t = r % a->T;
-        int64_t position = t + (a->start.data ? static_cast<const int64_t*>(a->start.data)[b * a->start.strides[0]] : 0);
+        int64_t position =
+            t + (a->start.data ? static_cast<const int64_t*>(a->start.data)[b * a->start.strides[0]] : 0);
         const float* c = static_cast<const float*>(a->cos.data) + position * a->cos.strides[0];
         const float* s = static_cast<const float*>(a->sin.data) + position * a->sin.strides[0];
         for (int64_t h = 0; h < a->H; ++h)
           turn(a, static_cast<T*>(a->out.data) + b * a->out.strides[0] + t * a->out.strides[1] + h * a->out.strides[2],
-               static_cast<const T*>(a->x.data) + b * a->x.strides[0] + t * a->x.strides[1] + h * a->x.strides[2], c, s);
+               static_cast<const T*>(a->x.data) + b * a->x.strides[0] + t * a->x.strides[1] + h * a->x.strides[2], c,
+               s);
       }
     });
     return Status::ok;

@@ -29,11 +29,14 @@ struct RowJob {
 template <class F>
 inline void for_rows(Context* ctx, int64_t rows, int64_t chunk, const F& f) {
   RowJob<F> job{&f, rows, chunk};
-  ctx->parallel_for(ctx, (rows + chunk - 1) / chunk, [](void* p, int64_t i) {
-    auto* j = static_cast<RowJob<F>*>(p);
-    int64_t first = i * j->chunk, last = first + j->chunk < j->rows ? first + j->chunk : j->rows;
-    (*j->f)(first, last);
-  }, &job);
+  ctx->parallel_for(
+      ctx, (rows + chunk - 1) / chunk,
+      [](void* p, int64_t i) {
+        auto* j = static_cast<RowJob<F>*>(p);
+        int64_t first = i * j->chunk, last = first + j->chunk < j->rows ? first + j->chunk : j->rows;
+        (*j->f)(first, last);
+      },
+      &job);
 }
 
 // The larger one, or NaN where either is (vmax drops a NaN on the left).

@@ -34,23 +34,29 @@ T* row(const View& v, int64_t i) {
 
 template <class T>
 Status forward(Context* ctx, const SiluForwardArgs* a) {
-  ctx->parallel_for(ctx, (a->rows + kChunkRows - 1) / kChunkRows, [](void* p, int64_t chunk) {
-    auto* a = static_cast<const SiluForwardArgs*>(p);
-    int64_t end = (chunk + 1) * kChunkRows < a->rows ? (chunk + 1) * kChunkRows : a->rows;
-    for (int64_t i = chunk * kChunkRows; i < end; ++i)
-      forward_row(row<T>(a->out, i), row<const T>(a->x, i), a->cols, a->out.accumulate);
-  }, const_cast<SiluForwardArgs*>(a));
+  ctx->parallel_for(
+      ctx, (a->rows + kChunkRows - 1) / kChunkRows,
+      [](void* p, int64_t chunk) {
+        auto* a = static_cast<const SiluForwardArgs*>(p);
+        int64_t end = (chunk + 1) * kChunkRows < a->rows ? (chunk + 1) * kChunkRows : a->rows;
+        for (int64_t i = chunk * kChunkRows; i < end; ++i)
+          forward_row(row<T>(a->out, i), row<const T>(a->x, i), a->cols, a->out.accumulate);
+      },
+      const_cast<SiluForwardArgs*>(a));
   return Status::ok;
 }
 
 template <class T>
 Status backward(Context* ctx, const SiluBackwardArgs* a) {
-  ctx->parallel_for(ctx, (a->rows + kChunkRows - 1) / kChunkRows, [](void* p, int64_t chunk) {
-    auto* a = static_cast<const SiluBackwardArgs*>(p);
-    int64_t end = (chunk + 1) * kChunkRows < a->rows ? (chunk + 1) * kChunkRows : a->rows;
-    for (int64_t i = chunk * kChunkRows; i < end; ++i)
-      backward_row(row<T>(a->dx, i), row<const T>(a->dout, i), row<const T>(a->x, i), a->cols, a->dx.accumulate);
-  }, const_cast<SiluBackwardArgs*>(a));
+  ctx->parallel_for(
+      ctx, (a->rows + kChunkRows - 1) / kChunkRows,
+      [](void* p, int64_t chunk) {
+        auto* a = static_cast<const SiluBackwardArgs*>(p);
+        int64_t end = (chunk + 1) * kChunkRows < a->rows ? (chunk + 1) * kChunkRows : a->rows;
+        for (int64_t i = chunk * kChunkRows; i < end; ++i)
+          backward_row(row<T>(a->dx, i), row<const T>(a->dout, i), row<const T>(a->x, i), a->cols, a->dx.accumulate);
+      },
+      const_cast<SiluBackwardArgs*>(a));
   return Status::ok;
 }
 

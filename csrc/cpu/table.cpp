@@ -6,7 +6,7 @@
 namespace gristmill::GM_ISA {
 
 // Weak: an op no file of this folder defines leaves a null entry, which is how a table says it has no such kernel.
-#define GM_DECLARE(entry, FIELDS, Args, contains)                \
+#define GM_DECLARE(entry, FIELDS, Args, contains)            \
   __attribute__((weak)) Status entry(Context*, const Args*); \
   __attribute__((weak)) int64_t entry##_workspace(const Args*, int32_t threads);
 GM_OPS(GM_DECLARE)
