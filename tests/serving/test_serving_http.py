@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import Server
+from conftest import Answer, Server
 
 FIRST_SPECIAL = 263
 
@@ -251,14 +252,24 @@ def test_metrics_count(server: Server) -> None:
     assert "xxxx" not in server.get("/metrics").body.decode()
 
 
+def logged(server: Server, answer: Answer) -> dict[str, Any]:
+    """The line of one request, which is written when its answer may already be here."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        for line in server.log.read_bytes().splitlines(keepends=True):
+            if line.endswith(b"\n") and json.loads(line)["id"] == answer.headers["x-request-id"]:
+                return dict(json.loads(line))
+        time.sleep(0.01)
+    raise AssertionError(f"no line for {answer.headers['x-request-id']} in {server.log}")
+
+
 def test_the_log_has_a_line_per_request(server: Server) -> None:
     answer = server.complete(prompt="log\nthis\u2028", max_tokens=3, seed=12, user="u")
-    server.complete(prompt="x", max_tokens=-1)
-    lines = [json.loads(line) for line in server.log.read_bytes().splitlines()]
-    entry = next(line for line in lines if line["id"] == answer.headers["x-request-id"])
+    entry = logged(server, answer)
     assert (entry["seed"], entry["status"], entry["outcome"]) == (12, 200, "whole")
     assert entry["usage"]["completion_tokens"] == 3
-    assert lines[-1]["error"].startswith("invalid_value: field 'max_tokens'")
+    refused = logged(server, server.complete(prompt="x", max_tokens=-1))
+    assert refused["error"].startswith("invalid_value: field 'max_tokens'")
 
 
 def test_openapi_lists_the_routes(server: Server) -> None:
