@@ -85,7 +85,7 @@ class InitializeConfig(Section):
 class TrainConfig(Section):
     """Optimizer, schedule and what is kept."""
 
-    lr: float = Field(default=8e-3, gt=0.0, le=1.0, description="peak learning rate")
+    lr: float = Field(default=4e-3, gt=0.0, le=1.0, description="peak learning rate")
     schedule: Literal["constant", "linear", "cosine", "wsd"] = Field(
         default="wsd", description="wsd: warm up, hold, decay"
     )
