@@ -296,27 +296,15 @@ class Adjacent(Slot):
         self.members = members
 
     def out(self) -> Array:
-        first = self.members[0].slot
-        assert first.array is not None
-        states = {m.slot.filled for m in self.members}
-        if len(states) != 1:
-            for m in self.members:
-                if not m.slot.filled:
-                    autograd.fill(m.slot.out(), 0.0)
-            states = {True}
+        first = self.members[0].slot.array
+        assert first is not None
+        filled = [m.slot.filled for m in self.members]
         for m in self.members:
+            if any(filled) and not m.slot.filled:
+                autograd.fill(m.slot.out(), 0.0)
             m.slot.filled = True
-        span = (
-            first.array.view(self.shape, (self.shape[1], 1), 0)
-            if len(self.members) == 1
-            else _span(first.array, self.shape)
-        )
-        return span.accumulating() if states == {True} else span
-
-
-def _span(array: Array, shape: Sequence[int]) -> Array:
-    """A view that starts at `array` and runs on into its neighbours in the flat buffer."""
-    return _C.span(array, tuple(shape))
+        span = _C.span(first, self.shape)
+        return span.accumulating() if any(filled) else span
 
 
 def adjacent(members: Sequence[Parameter]) -> Tensor | None:
@@ -329,7 +317,7 @@ def adjacent(members: Sequence[Parameter]) -> Tensor | None:
             return None
         end = (m.array.data_ptr + m.array.nbytes, m.slot.array.data_ptr + m.array.nbytes)
     shape = (sum(m.shape[0] for m in members), members[0].shape[1])
-    out = Tensor(_span(members[0].array, shape), all(m.requires_grad for m in members))
+    out = Tensor(_C.span(members[0].array, shape), all(m.requires_grad for m in members))
     out._slot = Adjacent(members, shape)
     return out
 

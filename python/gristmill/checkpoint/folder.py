@@ -1,4 +1,4 @@
-"""A saved model is a Hugging Face folder, plus `training/` while it is being trained."""
+"""What a checkpoint has beside the model: the folder `training/` that models.saving writes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.errors import ArtifactError
-from gristmill.models.saving import recover, save_model, swap_in
-
-__all__ = ["load_training", "recover", "save_model", "swap_in"]
 
 
 def load_training(folder: Path) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from gristmill.data.tokenizer import Tokenizer
 
 def run(ctx: StageContext) -> Result:
     """Write model/ (a Hugging Face folder) and variance.json."""
-    from gristmill.checkpoint.folder import save_model
     from gristmill.models import Llama, LlamaConfig
+    from gristmill.models.saving import save_model
     from gristmill.training import initial
 
     split, config = ctx.input("split"), ctx.config.initialize

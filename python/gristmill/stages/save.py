@@ -19,9 +19,10 @@ ROWS = 4  # of validation text on which both processes compute
 
 def run(ctx: StageContext) -> Result:
     """Write model/ (weights, config, tokenizer, training/) and reload.json."""
-    from gristmill.checkpoint.folder import load_training, save_model
+    from gristmill.checkpoint.folder import load_training
     from gristmill.checkpoint.reload import logits, logits_in_fresh_process
     from gristmill.models import from_pretrained
+    from gristmill.models.saving import save_model
 
     split, folder = ctx.input("split"), ctx.out / "model"
     name = read_json(ctx.input("validate") / "verdict.json")["chosen"]

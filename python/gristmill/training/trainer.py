@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gristmill.artifacts import storage_errors
-from gristmill.checkpoint.folder import load_training, recover, save_model
+from gristmill.checkpoint.folder import load_training
 from gristmill.errors import ArtifactError, TrainingError
 from gristmill.models.llama import Llama
 from gristmill.models.loading import from_pretrained
+from gristmill.models.saving import recover, save_model
 from gristmill.optim import AdamW, learning_rate
 
 Batch = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
