@@ -98,6 +98,7 @@ int32_t gristmill_fim_suffix_id(const gristmill_model* m) {
 int32_t gristmill_fim_middle_id(const gristmill_model* m) {
   return static_cast<int32_t>(m->model.tokenizer().fim_middle_id);
 }
+int gristmill_fim_suffix_first(const gristmill_model* m) { return m->model.tokenizer().fim_suffix_first ? 1 : 0; }
 void gristmill_digest(const gristmill_model* m, char hex[65]) { m->model.file().digest(hex); }
 
 int gristmill_selftest(const gristmill_model* m, int64_t* count, gristmill_error* error) {

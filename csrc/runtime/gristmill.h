@@ -62,6 +62,9 @@ GRISTMILL_API int32_t gristmill_eos_id(const gristmill_model* model);
 GRISTMILL_API int32_t gristmill_fim_prefix_id(const gristmill_model* model);
 GRISTMILL_API int32_t gristmill_fim_suffix_id(const gristmill_model* model);
 GRISTMILL_API int32_t gristmill_fim_middle_id(const gristmill_model* model);
+/* How a prompt with a gap is laid out. 0: prefix id, prefix, suffix id, suffix, middle id; else: prefix id, suffix id,
+   suffix, middle id, prefix. The model writes what stands between. */
+GRISTMILL_API int gristmill_fim_suffix_first(const gristmill_model* model);
 GRISTMILL_API void gristmill_digest(const gristmill_model* model, char hex[65]); /* sha256 of the file */
 /* Runs the prompts stored in the file and compares with the stored ids. *count: vectors compared. */
 GRISTMILL_API int gristmill_selftest(const gristmill_model* model, int64_t* count, gristmill_error* error);

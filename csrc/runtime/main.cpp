@@ -115,11 +115,13 @@ bool build_prompt(const Options& o, Run* r) {
       std::snprintf(r->error.text, sizeof r->error.text, "this model has no fill-in-the-middle tokens");
       return false;
     }
+    const bool spm = gristmill_fim_suffix_first(r->model) != 0;
     room = r->push(prefix);
-    if (!r->add(o.prompt)) return false;
+    if (!spm && !r->add(o.prompt)) return false;
     room = room && r->push(suffix);
     if (!r->add(o.suffix)) return false;
     room = room && r->push(middle);
+    if (spm && !r->add(o.prompt)) return false;
   }
   if (!room || r->n == 0)
     std::snprintf(r->error.text, sizeof r->error.text, room ? "the prompt is empty" : "the prompt is too long");

@@ -174,6 +174,12 @@ bool Tokenizer::load_ids(const Gguf& file, Error* error) {
       return fail(error, v->offset, "tokenizer.ggml.add_bos_token is no bool");
     add_bos = flag != 0;
   }
+  if (const Value* v = file.find("gristmill.fim.order"); v != nullptr) {
+    Str order;
+    if (!file.as_string(*v, &order) || (!equal(order, str("psm")) && !equal(order, str("spm"))))
+      return fail(error, v->offset, "gristmill.fim.order is neither psm nor spm");
+    fim_suffix_first = equal(order, str("spm"));
+  }
   return true;
 }
 

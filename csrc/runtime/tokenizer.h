@@ -20,6 +20,7 @@ class Tokenizer {
 
   int64_t bos_id = -1, eos_id = -1;
   int64_t fim_prefix_id = -1, fim_suffix_id = -1, fim_middle_id = -1;
+  bool fim_suffix_first = false;  // the order the file asks for: SPM instead of PSM
   bool add_bos = false;
 
  private:

@@ -95,8 +95,9 @@ def test_short_texts_stay(codec: Tokenizer) -> None:
 
 
 def test_prompts_are_beginnings_of_permuted_texts(codec: Tokenizer) -> None:
-    assert fim.fim_prompt([10, 11], [12], codec.special) == [PRE, 10, 11, SUF, 12, MID]
-    assert fim.fim_prompt([10, 11], [12], codec.special, spm=True) == [PRE, SUF, 12, MID, 10, 11]
+    psm, spm = (fim.FimTokens.of(codec.special, first) for first in (False, True))
+    assert psm.prompt([10, 11], [12]) == [PRE, 10, 11, SUF, 12, MID]
+    assert spm.prompt([10, 11], [12]) == [PRE, SUF, 12, MID, 10, 11]
 
 
 TEXT = "def add(left, right):\n    return left + right\n\nprint(1)\n"

@@ -15,11 +15,12 @@ pytest.importorskip("tokenizers")
 
 from gristmill.data import fim, loader
 from gristmill.data.document import Document
+from gristmill.data.fim import FimTokens
 from gristmill.data.holes import KINDS, Hole
 from gristmill.data.tokenizer import Tokenizer, train_tokenizer
 from gristmill.evaluation.chosen import choose_holes
 from gristmill.evaluation.complete import ModelCompleter, Prompts, complete, fill, parses
-from gristmill.serving.fim import FimTokens, infill_ids
+from gristmill.serving.fim import infill_ids
 
 TEXT = inspect.getsource(loader) + inspect.getsource(fim)
 FILE = Document("f", "s", "loader.py", "a", "l", "w", len(TEXT), 0, 0, "utf-8", TEXT)
@@ -85,25 +86,27 @@ words = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(before=words, after=words, repeats=st.integers(1, 60), n_ctx=st.integers(8, 64))
+@given(
+    before=words,
+    after=words,
+    repeats=st.integers(1, 60),
+    n_ctx=st.integers(8, 64),
+    spm=st.booleans(),
+)
 def test_prompt_is_the_servers(
-    tokenizer: Tokenizer, before: list[str], after: list[str], repeats: int, n_ctx: int
+    tokenizer: Tokenizer, before: list[str], after: list[str], repeats: int, n_ctx: int, spm: bool
 ) -> None:
     """Encoding only what is near gives the ids that encoding everything gives."""
     prefix, suffix = "".join(before) * repeats, "".join(after) * repeats
-    special = [tokenizer.special[f"<|fim_{part}|>"] for part in ("prefix", "suffix", "middle")]
+    tokens = FimTokens.of(tokenizer.special, spm)
     whole: Any = SimpleNamespace(
         tokenize=lambda data, special: tokenizer.encode(data.decode()), metadata={}, bos_id=-1
     )
-    expected = infill_ids(
-        whole, FimTokens(*special), prefix, suffix, "", [], n_ctx=n_ctx, n_predict=4
-    )
-    got = Prompts(tokenizer, n_ctx, 4)(prefix, suffix)
+    expected = infill_ids(whole, tokens, prefix, suffix, "", [], n_ctx=n_ctx, n_predict=4)
+    got = Prompts(tokenizer, n_ctx, 4, spm)(prefix, suffix)
     assert got == expected.ids
     if not expected.truncated:  # then it is also what training saw
-        assert got == fim.fim_prompt(
-            tokenizer.encode(prefix), tokenizer.encode(suffix), tokenizer.special
-        )
+        assert got == tokens.prompt(tokenizer.encode(prefix), tokenizer.encode(suffix))
 
 
 def test_model_in_the_session_writes_what_the_engine_would(tokenizer: Tokenizer) -> None:

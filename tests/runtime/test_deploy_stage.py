@@ -45,6 +45,7 @@ def run(inputs: dict[str, Path], out: Path, dtype: str = "f32") -> Result:
     config: Any = SimpleNamespace(
         deploy=DeployConfig(dtype=dtype, selftest=3, selftest_tokens=5),
         project=SimpleNamespace(name="tiny"),
+        train=SimpleNamespace(suffix_first=True),
     )
     return deploy.run(StageContext("deploy", out, inputs, config, seed=5))
 

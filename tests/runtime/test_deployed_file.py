@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes as ct
 import errno
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,22 @@ def test_a_wrong_vector_is_found(name: str, folder: Path, tmp_path: Path) -> Non
     path = deployed(folder, tmp_path / "model.gguf", change)
     with pytest.raises(ArtifactError, match=reason):
         selftest.check(path)
+
+
+def test_the_order_of_a_gap_is_psm_or_spm(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    library = ct.CDLL(_C.__file__)
+    library.gristmill_fim_suffix_first.argtypes = [ct.c_void_p]
+    for order, first in (("psm", 0), ("spm", 1), (None, 0)):
+        write_gguf(folder, path, extra={} if order is None else {"gristmill.fim.order": order})
+        model = ct.c_void_p()
+        error = ct.create_string_buffer(struct.pack("=IIq320s", 336, 0, -1, b""), 336)
+        assert library.gristmill_model_open(ct.byref(model), str(path).encode(), 1, error) == 0
+        assert library.gristmill_fim_suffix_first(model) == first
+        library.gristmill_model_close(model)
+    write_gguf(folder, path, extra={"gristmill.fim.order": "mps"})
+    with pytest.raises(ValueError, match="neither psm nor spm"):
+        _C.Model(str(path), True)
 
 
 def test_the_fresh_process_reports_why(folder: Path, tmp_path: Path) -> None:

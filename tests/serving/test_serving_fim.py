@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 from serving_fake import FIRST_SPECIAL, FakeModel
@@ -38,6 +40,16 @@ def test_psm_order_and_sentinels_in_text_stay_text() -> None:
     ids = completion_ids(MODEL, TOKENS, "ab", "c<|fim_middle|>")
     assert ids == [PRE, *b"ab", SUF, *b"c<|fim_middle|>", MID]
     assert ids.count(MID) == 1
+
+
+def test_a_file_may_ask_for_the_suffix_first() -> None:
+    asked = fim_tokens(FakeModel(**{"gristmill.fim.order": "spm"}).metadata)
+    assert asked == replace(TOKENS, suffix_first=True)
+    assert fim_tokens(FakeModel(**{"gristmill.fim.order": "psm"}).metadata) == TOKENS
+    assert completion_ids(MODEL, asked, "ab", "yz") == [PRE, SUF, *b"yz", MID, *b"ab"]
+    made = infill_ids(MODEL, asked, "ab", "yz", "cd", ["e"], n_ctx=256, n_predict=16)
+    assert made.ids[-9:] == [PRE, SUF, *b"yz", MID, *b"abcd"]
+    assert MODEL.detokenize(made.ids[:-9]).decode() == f"{SNIPPET}e"
 
 
 def test_bos_only_where_the_model_asks() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ pytest.importorskip("pydantic")
 import gristmill as gm
 from gristmill.models import Llama, LlamaConfig
 from gristmill.training.estimate import measure_speed, peak_flops, seconds_for, steps_for
-from gristmill.training.initial import fill, probe
+from gristmill.training.initial import RESIDUAL, fill, probe
 from gristmill.training.settings import InitializeConfig
 from gristmill.training.trainer import TrainerConfig
 
@@ -23,8 +24,8 @@ SHAPE = LlamaConfig(
 )  # fmt: skip
 
 
-def filled(seed: int = 3, **config: object) -> Llama:
-    model = Llama(SHAPE)
+def filled(seed: int = 3, tied: bool = False, **config: object) -> Llama:
+    model = Llama(replace(SHAPE, tie_word_embeddings=tied))
     fill(model, InitializeConfig(**config), seed)  # type: ignore[arg-type]
     return model
 
@@ -49,8 +50,9 @@ UP, DOWN = "model.layers.1.mlp.up_proj.weight", "model.layers.1.mlp.down_proj.we
         ("scaled", UP, 0.02),
         ("scaled", DOWN, 0.02 / 2),
         ("auto", UP, 1 / math.sqrt(128)),
-        ("auto", DOWN, 1 / math.sqrt(320) / 2),
-        ("auto", "model.embed_tokens.weight", 1 / 16),
+        ("auto", DOWN, 0.0),
+        ("auto", "model.embed_tokens.weight", 1.0),
+        ("auto", "lm_head.weight", 1 / 16),
         ("he", "model.embed_tokens.weight", 0.02),
         ("zero", UP, 0.0),
         ("constant", UP, 0.0),
@@ -61,12 +63,21 @@ def test_standard_deviations(method: str, name: str, std: float) -> None:
     assert values.std() == pytest.approx(std, rel=0.03)  # 4 sigma of 40,960 draws is 1.4 %
 
 
+def test_auto_of_a_tied_model_has_no_zeros() -> None:
+    state = filled(tied=True).state_dict()
+    expected = {"model.embed_tokens.weight": 1 / 16, DOWN: 1 / math.sqrt(320) / 2}
+    for name, std in expected.items():
+        assert state[name].numpy().std() == pytest.approx(std, rel=0.03)
+
+
 def test_a_pure_function_of_seed_and_norms_are_one() -> None:
     a, b, c = filled(3), filled(3), filled(4)
     for (name, x), y, z in zip(a.named_parameters(), b.parameters(), c.parameters(), strict=True):
         assert np.array_equal(x.numpy(), y.numpy())
         if x.ndim == 1:
             assert (x.numpy() == 1).all()
+        elif name.split(".")[-2] in RESIDUAL:
+            assert not x.numpy().any()
         else:
             assert not np.array_equal(x.numpy(), z.numpy()), name
     assert (filled(method="constant", value=0.5).state_dict()[UP].numpy() == 0.5).all()
@@ -93,8 +104,9 @@ def test_the_probe_equals_one_backward_pass() -> None:
     assert all(level.gradient > 0 for level in seen.levels)
 
 
-def test_first_loss_of_auto_is_a_quarter_above_ln_v() -> None:
-    seen = probe(filled(), *batch(16))
+@pytest.mark.parametrize("tied", [False, True])
+def test_first_loss_of_auto_is_a_quarter_above_ln_v(tied: bool) -> None:
+    seen = probe(filled(tied=tied), *batch(16))
     assert seen.loss - math.log(500) == pytest.approx(0.25, abs=0.1)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +25,27 @@ SMALLEST = 16  # ids; a shorter text stays as it is
 SLACK = 4  # ids that cutting inside tokens may add (measured: more in 4 % of the cuts)
 _STOPS = ",)]};:\n"  # where an argument, an index or a condition ends
 _HOLE, _SHAPE = 0, np.arange(1, 5)  # keys of a text's draws: has it one; order, kind, two places
+
+
+@dataclass(frozen=True)
+class FimTokens:
+    """Sentinel ids of a model, and whether the suffix comes first (SPM)."""
+
+    prefix: int
+    suffix: int
+    middle: int
+    suffix_first: bool = False
+
+    @classmethod
+    def of(cls, special: Mapping[str, int], suffix_first: bool) -> FimTokens:
+        """Return those among a tokenizer's special tokens."""
+        return cls(special[PREFIX], special[SUFFIX], special[MIDDLE], suffix_first)
+
+    def prompt(self, prefix: Sequence[int], suffix: Sequence[int]) -> list[int]:
+        """Return the ids after which the model writes what stands between prefix and suffix."""
+        if self.suffix_first:
+            return [self.prefix, self.suffix, *suffix, self.middle, *prefix]
+        return [self.prefix, *prefix, self.suffix, *suffix, self.middle]
 
 
 class Codec(Protocol):
@@ -64,18 +86,8 @@ def permute(
         first, second = sorted(int(d * (len(body) + 1)) for d in draws[2:])
         parts = body[:first], body[first:second], body[second:]
     prefix, middle, suffix = parts
-    prompt = fim_prompt(prefix, suffix, special, spm=bool(draws[0] < spm_rate))
-    return [*prompt, *middle, eos]
-
-
-def fim_prompt(
-    prefix: Sequence[int], suffix: Sequence[int], special: Mapping[str, int], spm: bool = False
-) -> list[int]:
-    """Return the ids after which the model writes what stands between prefix and suffix."""
-    before, after, middle = (special[name] for name in (PREFIX, SUFFIX, MIDDLE))
-    if spm:
-        return [before, after, *suffix, middle, *prefix]
-    return [before, *prefix, after, *suffix, middle]
+    tokens = FimTokens.of(special, suffix_first=bool(draws[0] < spm_rate))
+    return [*tokens.prompt(prefix, suffix), *middle, eos]
 
 
 def _cut_text(

@@ -1,7 +1,7 @@
 """Completes holes greedily and measures it: a model, or anything else that yields bytes.
 
-The model gets the prompt the server would give it (serving/fim.py): prefix, suffix, middle, cut to
-its context with `max_tokens` left free. It runs in the runtime's session with its key-value cache.
+The model gets the prompt the server would give it (serving/fim.py), cut to its context with
+`max_tokens` left free. It runs in the runtime's session with its key-value cache.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from gristmill.data.document import is_python
+from gristmill.data.fim import FimTokens
 from gristmill.data.holes import Hole
 from gristmill.evaluation.endings import ending
 from gristmill.evaluation.similarity import edit_similarity, exact, keystrokes
-from gristmill.serving.fim import FimTokens, infill_ids
+from gristmill.serving.fim import infill_ids
 
 if TYPE_CHECKING:
     from gristmill.data.tokenizer import Tokenizer
@@ -50,7 +51,9 @@ class Completion:
 class ModelCompleter:
     """A live model in the runtime's session, greedy."""
 
-    def __init__(self, model: Llama, tokenizer: Tokenizer, max_tokens: int) -> None:
+    def __init__(
+        self, model: Llama, tokenizer: Tokenizer, max_tokens: int, suffix_first: bool = False
+    ) -> None:
         """Share the weights of `model` without copy; the session is reused from hole to hole."""
         from gristmill import _C
 
@@ -58,7 +61,7 @@ class ModelCompleter:
         self.n_ctx = model.config.max_position_embeddings
         live = _C.Model.from_tensors(model.config.to_dict(), dict(model.tensors()))
         self.session = _C.Session(live, self.n_ctx)
-        self.prompts = Prompts(tokenizer, self.n_ctx, max_tokens)
+        self.prompts = Prompts(tokenizer, self.n_ctx, max_tokens, suffix_first)
         self.ends = frozenset(tokenizer.special.values())
 
     def pieces(self, prefix: str, suffix: str) -> Iterator[bytes]:
@@ -80,12 +83,13 @@ class Prompts:
 
     bos_id = -1  # our models have no begin-of-text id
 
-    def __init__(self, tokenizer: Tokenizer, n_ctx: int, max_tokens: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, n_ctx: int, max_tokens: int, suffix_first: bool = False
+    ) -> None:
         self.tokenizer, self.n_ctx, self.max_tokens = tokenizer, n_ctx, max_tokens
         self.metadata: Mapping[str, Any] = {}
         self.vocab_size, self.eos_id, self.digest = tokenizer.vocab_size, tokenizer.eos, ""
-        names = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
-        self.tokens = FimTokens(*(tokenizer.special[name] for name in names))
+        self.tokens = FimTokens.of(tokenizer.special, suffix_first)
 
     def __call__(self, prefix: str, suffix: str) -> list[int]:
         """Return the prompt's ids. Only as much text is encoded as can matter."""

@@ -1,7 +1,7 @@
-"""Fill-in-the-middle prompts in prefix, suffix, middle order (PSM).
+"""Fill-in-the-middle prompts of a model file: its sentinel ids, its order, what fits its context.
 
-Format of Bavarian et al. 2022 (arXiv:2207.14255) with the sentinel ids named in the GGUF metadata;
-the budget for `/infill` is llama.cpp's: of a batch three quarters prefix, one quarter suffix.
+The order is PSM, or SPM where the file asks for it by `gristmill.fim.order` (see data/fim.py). The
+budget for `/infill` is llama.cpp's: of a batch three quarters prefix, one quarter suffix.
 """
 
 from __future__ import annotations
@@ -10,21 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gristmill.data.fim import FimTokens
+
 from .runtime import ModelLike
 
 SNIPPET = (
     "\n\n--- snippet ---\n\n"  # llama.cpp's separator between extra chunks without a sep token
 )
+ORDER = "gristmill.fim.order"  # in a file: "spm" or "psm", which it is without the key
 BATCH = 2048  # llama.cpp's default n_batch: the most ids of prefix and suffix together
-
-
-@dataclass(frozen=True)
-class FimTokens:
-    """Sentinel ids of a model."""
-
-    prefix: int
-    suffix: int
-    middle: int
 
 
 @dataclass(frozen=True)
@@ -43,12 +37,12 @@ class FimPrompt:
 
 
 def fim_tokens(metadata: Mapping[str, Any]) -> FimTokens | None:
-    """The sentinel ids in GGUF metadata, or None where the model has none."""
+    """The sentinel ids and their order in GGUF metadata, or None where the model has none."""
     found = [metadata.get(f"tokenizer.ggml.fim_{part}_token_id") for part in ("pre", "suf", "mid")]
     if any(value is None for value in found):
         return None
     prefix, suffix, middle = (int(str(value)) for value in found)
-    return FimTokens(prefix, suffix, middle)
+    return FimTokens(prefix, suffix, middle, metadata.get(ORDER) == "spm")
 
 
 def control_ids(model: ModelLike) -> frozenset[int]:
@@ -69,10 +63,10 @@ def with_bos(model: ModelLike, ids: list[int]) -> list[int]:
 
 
 def completion_ids(model: ModelLike, tokens: FimTokens, prefix: str, suffix: str) -> list[int]:
-    """PSM prompt of the whole prefix and suffix; sentinels inside the texts stay plain text."""
+    """Prompt of the whole prefix and suffix; sentinels inside the texts stay plain text."""
     before = model.tokenize(prefix.encode("utf-8"), False)
     after = model.tokenize(suffix.encode("utf-8"), False)
-    return with_bos(model, [tokens.prefix, *before, tokens.suffix, *after, tokens.middle])
+    return with_bos(model, tokens.prompt(before, after))
 
 
 def extra_ids(model: ModelLike, extra: Sequence[str]) -> list[int]:
@@ -96,7 +90,7 @@ def infill_ids(
     n_ctx: int,
     n_predict: int,
 ) -> FimPrompt:
-    """PSM prompt cut to the context: end of the prefix, beginning of the suffix, end of the extra.
+    """Prompt cut to the context: end of the prefix, beginning of the suffix, end of the extra.
 
     `n_predict` ids stay free for the answer; where it is negative (no end), a quarter.
     """
@@ -113,7 +107,7 @@ def infill_ids(
     n_prefix = min(len(before), 3 * (batch // 4), batch - n_suffix - n_typed)
     n_extra = min(len(extras), room - n_prefix - n_suffix - n_typed)
     ids = with_bos(model, extras[len(extras) - n_extra :])
-    ids += [tokens.prefix, *before[len(before) - n_prefix :], *typed[len(typed) - n_typed :]]
-    ids += [tokens.suffix, *after[:n_suffix], tokens.middle]
+    kept = [*before[len(before) - n_prefix :], *typed[len(typed) - n_typed :]]
+    ids += tokens.prompt(kept, after[:n_suffix])
     cut_prefix = len(before) - n_prefix + len(typed) - n_typed
     return FimPrompt(ids, cut_prefix, len(after) - n_suffix, len(extras) - n_extra)

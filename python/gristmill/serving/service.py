@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
+from gristmill.data.fim import FimTokens
+
 from .decode import Event, Finish, Piece, Prefilled, Task
 from .engine import Engine, Failure, QueueFull, Stopped
-from .fim import FimTokens, fim_tokens, with_bos
+from .fim import fim_tokens, with_bos
 from .http_errors import ApiError, bad_value
 from .limits import Limits
 from .metrics import Metrics

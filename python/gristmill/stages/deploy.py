@@ -19,6 +19,7 @@ from gristmill.artifacts import Gate, Result, StageContext, read_json, sha256_fi
 from gristmill.checkpoint import reference, selftest
 from gristmill.checkpoint.gguf import write_gguf
 from gristmill.errors import ArtifactError
+from gristmill.serving.fim import ORDER, fim_tokens
 
 PROMPT, SUFFIX = 32, 16  # tokens
 DOCUMENTS, ANSWERS = 64, 16  # of the reference distributions
@@ -33,6 +34,7 @@ def run(ctx: StageContext) -> Result:
     folder, path = ctx.input("save") / "model", ctx.out / "model.gguf"
     facts: dict[str, str | Sequence[str]] = {
         "general.name": config.name or ctx.config.project.name,
+        ORDER: "spm" if ctx.config.train.suffix_first else "psm",
         "gristmill.lineage": json.dumps(_lineage(ctx), sort_keys=True),
         "gristmill.report": json.dumps(_test_report(ctx), sort_keys=True),
     }
@@ -98,23 +100,19 @@ def _documents(ctx: StageContext) -> list[list[int]]:
 
 def _prompts(model: Any, documents: list[list[int]], n: int) -> list[str]:
     """Beginnings of documents, every second one as a hole where the model has the tokens."""
-    marks = [
-        model.metadata.get(f"tokenizer.ggml.fim_{part}_token_id") for part in ("pre", "suf", "mid")
-    ]
+    tokens = fim_tokens(model.metadata)
     room = max(1, min(PROMPT, model.n_ctx // 4))
     prompts = []
     for number, ids in enumerate(documents[:n]):
-        start = _text(model, ids[:room])
-        if number % 2 and None not in marks:
-            before, after, middle = (_text(model, [mark]) for mark in marks)
-            end = _text(model, ids[room + SUFFIX : room + 2 * SUFFIX])
-            start = f"{before}{start}{after}{end}{middle}"
-        prompts.append(start)
+        prompt = ids[:room]
+        if number % 2 and tokens is not None:
+            prompt = tokens.prompt(prompt, ids[room + SUFFIX : room + 2 * SUFFIX])
+        prompts.append(_text(model, prompt))
     return prompts
 
 
 def _text(model: Any, ids: Sequence[int]) -> str:
-    """Text of ids; a character cut at the end is left out."""
+    """Text of ids; a character cut in two is left out."""
     return str(model.detokenize(ids).decode("utf-8", "ignore"))
 
 

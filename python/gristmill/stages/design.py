@@ -50,7 +50,8 @@ def run(ctx: StageContext) -> Result:
         "design.json",
     )
     summary = (
-        f"{price.parameters:,} parameters, {facts['steps']:,} steps, "
+        f"{price.parameters:,} parameters, {facts['steps']:,} steps in "
+        f"{facts['train']['dtype']}, "
         f"n-gram {text.ngram.per_byte:.3f} b/B"
     )
     return Result(summary, [gate], _report(facts, text, holes))
@@ -59,15 +60,16 @@ def run(ctx: StageContext) -> Result:
 def _speed(ctx: StageContext, model: dict[str, Any], price: Cost, train: Corpus) -> dict[str, Any]:
     """Measure real steps on real batches; returns nothing where there is no room to."""
     from gristmill.models import Llama, LlamaConfig
-    from gristmill.training.estimate import measure_speed, peak_flops
+    from gristmill.training.estimate import measure_speed, peak_flops, resolve_dtype
     from gristmill.training.trainer import TrainerConfig
 
     ctx.progress("timing steps")
     design, t = ctx.config.design, ctx.config.train
     loader = Loader(train.shard, design.batch, design.context, ctx.seed)
-    short = TrainerConfig(dtype=t.dtype, accumulate=t.accumulate, recompute=t.recompute)
+    dtype = resolve_dtype(t.dtype)
+    short = TrainerConfig(dtype=dtype, accumulate=t.accumulate, recompute=t.recompute)
     speed = measure_speed(Llama(LlamaConfig.from_dict(model)), loader, short)
-    peak = peak_flops(t.dtype)
+    peak = peak_flops(dtype)
     return {
         "seconds_per_step": speed.seconds_per_step,
         "tokens_per_second": speed.tokens_per_second,
@@ -81,7 +83,7 @@ def _facts(
     ctx: StageContext, model: dict[str, Any], price: Cost, speed: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the design: given, derived, measured; a model that does not fit gets its 1 step."""
-    from gristmill.training.estimate import seconds_for, steps_for
+    from gristmill.training.estimate import resolve_dtype, seconds_for, steps_for
 
     design, train = ctx.config.design, ctx.config.train
     pace = speed.get("seconds_per_step")
@@ -93,7 +95,7 @@ def _facts(
         "batch": design.batch,
         "context": design.context,
         "train": {
-            "dtype": train.dtype,
+            "dtype": resolve_dtype(train.dtype),
             "accumulate": train.accumulate,
             "recompute": train.recompute,
         },
@@ -143,6 +145,7 @@ def _report(facts: dict[str, Any], text: TextBaselines, holes: dict[str, Any]) -
         "MFLOP per token": facts["flops_per_token"] / 1e6,
         "steps": facts["steps"],
         "tokens": facts["tokens"],
+        "type of the products": facts["train"]["dtype"],
     }
     if "tokens_per_second" in facts:
         numbers["tokens per second, measured"] = facts["tokens_per_second"]

@@ -117,7 +117,7 @@ def _fill(ctx: StageContext, test: _Test) -> dict[str, list[Completion]]:
     holes, text = choose_holes(documents, c.kinds, c.holes, ctx.seed), texts(documents)
     model = from_pretrained(ctx.input("save") / "model")
     done = complete(
-        ModelCompleter(model, test.tokenizer, c.max_tokens),
+        ModelCompleter(model, test.tokenizer, c.max_tokens, ctx.config.train.suffix_first),
         holes,
         text,
         max_tokens=c.max_tokens,

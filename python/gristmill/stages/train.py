@@ -27,8 +27,8 @@ def run(ctx: StageContext) -> Result:
     config = TrainerConfig(
         steps=design["steps"], lr=t.lr, schedule=t.schedule, warmup=t.warmup, decay=t.decay,
         final=t.final, weight_decay=t.weight_decay, betas=t.betas, eps=t.eps,
-        grad_clip=t.grad_clip, accumulate=t.accumulate, dtype=t.dtype, recompute=t.recompute,
-        eval_every=t.eval_every, eval_batches=t.eval_batches,
+        grad_clip=t.grad_clip, accumulate=t.accumulate, dtype=design["train"]["dtype"],
+        recompute=t.recompute, eval_every=t.eval_every, eval_batches=t.eval_batches,
         checkpoint_every=t.checkpoint_every, patience=t.patience, progress=False,
     )  # fmt: skip
     train, val = _loaders(ctx, design)

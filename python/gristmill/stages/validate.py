@@ -117,7 +117,7 @@ def _holes(
     documents = val.some(positions)
     model = from_pretrained(ctx.input("train") / name)
     done = complete(
-        ModelCompleter(model, tokenizer, c.max_tokens),
+        ModelCompleter(model, tokenizer, c.max_tokens, ctx.config.train.suffix_first),
         choose_holes(documents, KINDS, c.holes, ctx.seed),
         texts(documents),
         max_tokens=c.max_tokens,

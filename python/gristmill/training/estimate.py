@@ -59,6 +59,18 @@ def seconds_for(steps: int, seconds_per_step: float) -> float:
     return steps * seconds_per_step / (1.0 - LOOKS)
 
 
+def resolve_dtype(wanted: str) -> str:
+    """Return "f32" or "bf16"; for "auto" bf16 where the active kernels have its dot products.
+
+    Elsewhere bf16 is computed through f32, which only costs time.
+    """
+    from gristmill import _C
+
+    if wanted != "auto":
+        return wanted
+    return "bf16" if _C.table() == "avx512bf16" else "f32"
+
+
 def peak_flops(dtype: str, seconds: float = 0.5) -> float:
     """Return FLOP/s of the best of some products of two EDGE x EDGE matrices, on all threads."""
     a, b = zeros(EDGE, EDGE), zeros(EDGE, EDGE)

@@ -11,11 +11,15 @@
 | he        | N(0, gain sqrt(2 / in)), He 2015                  | N(0, std)       |
 | orthogonal| orthogonal rows or columns x gain, Saxe 2013      | N(0, std)       |
 | scaled    | N(0, std); o and down: std / sqrt(2 layers), GPT-2| N(0, std)       |
-| auto      | N(0, 1 / sqrt(in)); o and down: / sqrt(2 layers)  | N(0, 1/sqrt(2C))|
+| auto      | N(0, 1 / sqrt(in)); o and down: 0                 | N(0, 1), head:  |
+|           |                                                   | N(0, 1/sqrt(2C))|
+| ... tied  | N(0, 1 / sqrt(in)); o and down: / sqrt(2 layers)  | N(0, 1/sqrt(2C))|
 
 Norms start at 1. Xavier, He and orthogonal speak of layers that keep a signal's variance; a tied
 embedding is also the head, where their values would put the first loss far above ln V. In auto the
-first logits have variance 1/2, which puts it a quarter nat above.
+first logits have variance 1/2, which puts it a quarter nat above, and every block begins as the
+identity (Zhang et al. 2019, Fixup, arXiv:1901.09321), because what untrained layers add to the
+stream would drown the embeddings. Tied, that would be a model that predicts its own input.
 """
 
 from __future__ import annotations
@@ -30,11 +34,12 @@ import numpy.typing as npt
 
 from gristmill._tensor import Parameter, Tensor
 from gristmill.autograd import no_grad
-from gristmill.models.llama import Llama
+from gristmill.models.llama import Llama, LlamaConfig
 from gristmill.nn import init
 from gristmill.ops.linear_cross_entropy import linear_cross_entropy
 from gristmill.training.settings import InitializeConfig
 
+EMBEDDING, HEAD = "embed_tokens", "lm_head"
 RESIDUAL = ("o_proj", "down_proj")  # what is added to the residual stream, twice a layer
 Rule = tuple[str, Callable[[Parameter], Any]]  # its words, and what it does
 
@@ -47,15 +52,17 @@ def fill(model: Llama, config: InitializeConfig, seed: int) -> dict[str, str]:
     init.manual_seed(seed)
     used = {}
     for name, parameter in model.named_parameters():
-        words, action = _rule(name, parameter, config, model.config.num_hidden_layers)
+        words, action = _rule(name, parameter, config, model.config)
         action(parameter)
         used[name] = words
     return used
 
 
-def _rule(name: str, p: Parameter, c: InitializeConfig, layers: int) -> Rule:
+def _rule(name: str, p: Parameter, c: InitializeConfig, model: LlamaConfig) -> Rule:
     if p.ndim < 2:
         return "1", lambda t: init.constant_(t, 1.0)
+    if c.method == "auto":
+        return _auto(name, p, model)
     same: dict[str, Rule] = {
         "zero": ("0", init.zeros_),
         "constant": (f"{c.value:g}", lambda t: init.constant_(t, c.value)),
@@ -68,17 +75,33 @@ def _rule(name: str, p: Parameter, c: InitializeConfig, layers: int) -> Rule:
     }
     if c.method in same:
         return same[c.method]
-    if "embed_tokens" in name or "lm_head" in name:
-        return _normal(1.0 / math.sqrt(2.0 * p.shape[1]) if c.method == "auto" else c.std)
-    inner = math.sqrt(2.0 * layers) if name.split(".")[-2] in RESIDUAL else 1.0
+    if EMBEDDING in name or HEAD in name:
+        return _normal(c.std)
+    inner = math.sqrt(2.0 * model.num_hidden_layers) if _residual(name) else 1.0
     rules: dict[str, Rule] = {
         "xavier": ("Xavier", lambda t: init.xavier_normal_(t, c.gain)),
         "he": ("He", lambda t: init.kaiming_normal_(t, c.gain * math.sqrt(2.0))),
         "orthogonal": ("orthogonal", lambda t: init.orthogonal_(t, c.gain)),
         "scaled": _normal(c.std / inner),
-        "auto": _normal(1.0 / math.sqrt(p.shape[1]) / inner),
     }
     return rules[c.method]
+
+
+def _auto(name: str, p: Parameter, model: LlamaConfig) -> Rule:
+    tied, width = model.tie_word_embeddings, p.shape[1]
+    if EMBEDDING in name and not tied:
+        return _normal(1.0)
+    if EMBEDDING in name or HEAD in name:
+        return _normal(1.0 / math.sqrt(2.0 * width))
+    if not _residual(name):
+        return _normal(1.0 / math.sqrt(width))
+    if tied:
+        return _normal(1.0 / math.sqrt(2.0 * width * model.num_hidden_layers))
+    return "0", init.zeros_
+
+
+def _residual(name: str) -> bool:
+    return name.split(".")[-2] in RESIDUAL
 
 
 def _normal(std: float) -> Rule:

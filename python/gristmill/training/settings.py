@@ -29,7 +29,9 @@ class DesignConfig(Section):
     )
     head_dim: Count | None = Field(default=None, description="width of a head; hidden_size / heads")
     rope_theta: float = Field(default=10000.0, gt=0.0, description="base of the rotary frequencies")
-    tie_word_embeddings: bool = Field(default=True, description="one matrix for embedding and head")
+    tie_word_embeddings: bool = Field(
+        default=False, description="one matrix for embedding and head: smaller, learns slower"
+    )
     context: int = Field(default=256, ge=16, le=32768, description="tokens per sequence")
     batch: int = Field(default=4, ge=1, le=4096, description="sequences per micro-batch")
     minutes: float = Field(default=4.0, gt=0.0, description="training time; throughput is measured")
@@ -85,7 +87,7 @@ class InitializeConfig(Section):
 class TrainConfig(Section):
     """Optimizer, schedule and what is kept."""
 
-    lr: float = Field(default=4e-3, gt=0.0, le=1.0, description="peak learning rate")
+    lr: float = Field(default=2e-3, gt=0.0, le=1.0, description="peak learning rate")
     schedule: Literal["constant", "linear", "cosine", "wsd"] = Field(
         default="wsd", description="wsd: warm up, hold, decay"
     )
@@ -94,15 +96,15 @@ class TrainConfig(Section):
     final: Share = Field(default=0.0, description="rate at the end, as a share of lr")
     weight_decay: float = Field(default=0.1, ge=0.0, le=1.0, description="AdamW, matrices only")
     betas: tuple[float, float] = Field(
-        default=(0.9, 0.95), strict=False, description="AdamW's averages"
+        default=(0.9, 0.99), strict=False, description="AdamW's averages"
     )
     eps: float = Field(default=1e-8, gt=0.0, description="AdamW's epsilon")
     grad_clip: float = Field(
         default=1.0, ge=0.0, description="largest global norm; 0 switches it off"
     )
     accumulate: Count = Field(default=1, description="micro-batches per optimizer step")
-    dtype: Literal["f32", "bf16"] = Field(
-        default="f32", description="type of weights in the products"
+    dtype: Literal["auto", "f32", "bf16"] = Field(
+        default="auto", description="type in the products; auto: bf16 where it is the faster one"
     )
     recompute: bool = Field(
         default=False, description="recompute activations: less memory, more time"
@@ -119,6 +121,16 @@ class TrainConfig(Section):
     patience: int = Field(
         default=0, ge=0, description="looks without progress before stopping; 0: never"
     )
+
+    @property
+    def suffix_first(self) -> bool:
+        """Whether the trained model is best asked in SPM order: where it saw that as often as PSM.
+
+        On a tie SPM, since there the middle goes on right where the prefix ends: a small model
+        writes into a hole as well as it writes on (Bavarian et al. 2022 find the same of large
+        ones), and what an editor's user types is appended to a prompt that is cached already.
+        """
+        return self.fim_rate > 0.0 and self.spm_rate >= 0.5
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
