@@ -113,6 +113,9 @@ class Trainer:
         bar = tqdm(range(first, c.steps), initial=first, total=c.steps, unit="step",
                    disable=not c.progress, leave=False, dynamic_ncols=True)  # fmt: skip
         for step in bar:
+            if self._out_of_patience():
+                self.history.stopped_early = True
+                break
             row = self._step(step)
             last = step + 1 == c.steps
             if self.val is not None and ((step + 1) % c.eval_every == 0 or last):
@@ -121,13 +124,12 @@ class Trainer:
             if self.on_step is not None:
                 self.on_step(row)
             bar.set_postfix_str(f"loss {row['loss']:.3f}, {row['tokens_per_second']:.0f} tokens/s")
-            stop = c.patience > 0 and self.looks_without_progress >= c.patience
-            if (step + 1) % c.checkpoint_every == 0 or last or stop:
+            if (step + 1) % c.checkpoint_every == 0 or last or self._out_of_patience():
                 self._checkpoint("last", step + 1)
-            if stop:
-                self.history.stopped_early = True
-                break
         return self.history
+
+    def _out_of_patience(self) -> bool:
+        return 0 < self.config.patience <= self.looks_without_progress
 
     def _step(self, step: int) -> dict[str, Any]:
         c = self.config
