@@ -118,13 +118,17 @@ class Trainer:
                 break
             row = self._step(step)
             last = step + 1 == c.steps
-            if self.val is not None and ((step + 1) % c.eval_every == 0 or last):
+            keep = (step + 1) % c.checkpoint_every == 0 or last
+            look = self.val is not None and ((step + 1) % c.eval_every == 0 or last)
+            if keep or look:  # what is written below replaces a good checkpoint
+                self._check_weights(step)
+            if look:
                 row["val_loss"] = self._look(step)
             self._log(row)
             if self.on_step is not None:
                 self.on_step(row)
             bar.set_postfix_str(f"loss {row['loss']:.3f}, {row['tokens_per_second']:.0f} tokens/s")
-            if (step + 1) % c.checkpoint_every == 0 or last or self._out_of_patience():
+            if keep or self._out_of_patience():
                 self._checkpoint("last", step + 1)
         return self.history
 
@@ -156,10 +160,19 @@ class Trainer:
                 "tokens": tokens, "tokens_per_second": tokens / seconds}  # fmt: skip
 
     def _not_finite(self, step: int, inputs: npt.NDArray[np.int32]) -> None:
-        where = self.model.first_nonfinite(inputs)
-        kept = "" if self.out is None else f"; the last good checkpoint is {self.out / 'last'}"
+        self._stop(step, "the loss or its gradient", self.model.first_nonfinite(inputs))
+
+    def _check_weights(self, step: int) -> None:
+        """The update itself may overflow: its step's loss and gradient were finite."""
+        for name, p in self.model.named_parameters():
+            if not np.isfinite(p.numpy()).all():
+                self._stop(step, "a weight after the update", name)
+
+    def _stop(self, step: int, what: str, where: str) -> None:
+        last = None if self.out is None else self.out / "last"
+        kept = f"; the last good checkpoint is {last}" if last and last.exists() else ""
         raise TrainingError(
-            f"step {step}: the loss or its gradient is not finite, first in {where}{kept}. "
+            f"step {step}: {what} is not finite, first in {where}{kept}. "
             "Lower train.lr or train.grad_clip, or raise train.warmup."
         )
 
