@@ -22,7 +22,8 @@ def test_default_by_hand() -> None:
     assert model["intermediate_size"] == 512
     price = cost(model, 256, 4)
     layer = 4 * 192 * 192 + 3 * 192 * 512
-    assert price.parameters == 2048 * 192 + 3 * (layer + 2 * 192) + 192
+    tables = 2 * 2048 * 192  # embedding and head
+    assert price.parameters == tables + 3 * (layer + 2 * 192) + 192
     assert price.flops_per_token == 6 * (3 * layer + 2048 * 192) + 6 * 3 * 192 * 256
 
 
@@ -41,14 +42,20 @@ def test_misfits_are_messages(given_keys: dict[str, Any]) -> None:
 
 
 @given(st.integers(1, 40), st.integers(1, 64), st.booleans())
-def test_costs_grow_with_depth_and_recomputing_saves(depth: int, batch: int, tie: bool) -> None:
+def test_costs_grow_with_depth(depth: int, batch: int, tie: bool) -> None:
     small = llama_config(DesignConfig(depth=depth, tie_word_embeddings=tie), 1024)
     large = llama_config(DesignConfig(depth=depth + 8, tie_word_embeddings=tie), 1024)
     a, b = cost(small, 256, batch), cost(large, 256, batch)
     assert a.parameters < b.parameters
     assert a.flops_per_token < b.flops_per_token
     assert a.memory_bytes < b.memory_bytes
-    assert (
-        cost(small, 256, batch, recompute=True).memory_bytes
-        <= a.memory_bytes + 4 * 256 * batch * small["hidden_size"]
-    )
+
+
+@given(st.integers(2, 40), st.integers(1, 64))
+def test_recomputing_keeps_one_layer_and_the_inputs_of_all(depth: int, batch: int) -> None:
+    """Of 4 hidden + 2 wide + 2 narrow + 3 intermediate floats, 8 hidden + 3 intermediate here."""
+    model = llama_config(DesignConfig(depth=depth), 1024)
+    hidden, saved = model["hidden_size"], 8 * model["hidden_size"] + 3 * model["intermediate_size"]
+    plain, again = (cost(model, 256, batch, recompute).memory_bytes for recompute in (False, True))
+    assert plain - again == 4 * 256 * batch * ((depth - 1) * saved - depth * hidden)
+    assert again < plain

@@ -1,4 +1,4 @@
-"""A small training for the kill test: python train_tiny.py FOLDER THREADS; prints each step."""
+"""A small training for the kill test: python train_tiny.py FOLDER THREADS. Prints nothing."""
 
 from __future__ import annotations
 
