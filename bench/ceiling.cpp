@@ -95,16 +95,18 @@ Stream stream_of(int reads, int writes, bool in_place) {
 
 extern "C" {
 
-// float32 operations per second, an fma being two.
-double ceiling_fma(int threads, int64_t n) {
-  double s = together(threads, [=](int) { fma_loop(n); });
-  return 2.0 * kAccumulators * kLanes * n * threads / s;
+// Seconds for `flops` float32 operations, an fma being two.
+double ceiling_fma(int threads, double flops) {
+  const auto n = static_cast<int64_t>(flops / (2.0 * kAccumulators * kLanes * threads)) + 1;
+  const double s = together(threads, [=](int) { fma_loop(n); });
+  return s * flops / (2.0 * kAccumulators * kLanes * n * threads);
 }
 
 // The same for pairs of bfloat16 products; 0 where there is no such instruction.
-double ceiling_bf16(int threads, int64_t n) {
+double ceiling_bf16(int threads, double flops) {
 #if defined(__AVX512BF16__)
-  double s = together(threads, [=](int) {
+  const auto n = static_cast<int64_t>(flops / (4.0 * kAccumulators * 16 * threads)) + 1;
+  const double s = together(threads, [=](int) {
     __m512 acc[kAccumulators];
     for (int i = 0; i < kAccumulators; ++i) acc[i] = _mm512_set1_ps(static_cast<float>(i));
     __m512bh a = (__m512bh)_mm512_set1_ps(1e-3f), b = a;
@@ -117,9 +119,9 @@ double ceiling_bf16(int threads, int64_t n) {
     for (auto& v : acc) sum += v[0];
     sink = sum;
   });
-  return 4.0 * kAccumulators * 16 * n * threads / s;
+  return s * flops / (4.0 * kAccumulators * 16 * n * threads);
 #else
-  (void)threads, (void)n;
+  (void)threads, (void)flops;
   return 0;
 #endif
 }

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from bench.measure import options, run
+from bench.measure import options, receipt_of, run
 
 if __name__ == "__main__":
     args = options()
+    receipt = receipt_of(args, "ops")
     for file in sorted(Path(__file__).parent.glob("[a-z]*.py")):
         print(f"\n{file.stem}")
-        run(importlib.import_module(f"bench.ops.{file.stem}").cases, args)
+        run(importlib.import_module(f"bench.ops.{file.stem}").cases, args, receipt, file.stem)

@@ -5,9 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from bench.measure import Case, array, normal, run, streaming, tensor, torch
+from bench.measure import (
+    Case,
+    U,
+    agreement,
+    array,
+    bf16,
+    normal,
+    run,
+    streaming,
+    tensor,
+    torch,
+    wide,
+)
 
 from gristmill.backend import _C
+from gristmill.ops.elementwise import reference_forward
 
 SHAPE = (4096, 1024)
 NUMPY = {"add": np.add, "mul": np.multiply, "exp": np.exp, "tanh": np.tanh}
@@ -36,15 +49,24 @@ def case(op: str, broadcast: bool = False) -> Case:
         def peer() -> None:
             NUMPY[op](*operands, out=other)
 
+    def twin() -> list[tuple[np.ndarray, np.ndarray]]:
+        return [(out, reference_forward(op, *(wide(z) for z in operands)))]
+
+    # one rounding for arithmetic, a polynomial's for exp and tanh
+    check = agreement(ours, twin, U if binary else 8 * U, peer, lambda: [(out, other)])
     streams = (2 if binary and not broadcast else 1, 1)
     name = f"{op}{' of a row' if broadcast else ''} {SHAPE[0]}x{SHAPE[1]}"
-    return streaming(name, ours, peer, lambda: [(out, other)], streams, x.size)
+    return streaming(name, ours, peer, check, streams, x.size)
 
 
 def conversion() -> Case:
     x = normal(*SHAPE)
     out, other = np.zeros(SHAPE, np.uint16), np.zeros(SHAPE, np.uint16)
     into, a = array(out), array(x)
+
+    def ours() -> None:
+        _C.elementwise(into, a, None, "copy", 0.0)
+
     peer = None
     if torch is not None:
         t, o = tensor(x), tensor(other)
@@ -52,15 +74,10 @@ def conversion() -> Case:
         def peer() -> None:
             o.copy_(t)
 
-    return streaming(
-        f"float32 to bfloat16 {SHAPE[0]}x{SHAPE[1]}",
-        lambda: _C.elementwise(into, a, None, "copy", 0.0),
-        peer,
-        lambda: [(out, other)],
-        (1, 1),
-        x.size * 0.75,  # half of the bytes are written
-        0.0,
-    )
+    check = agreement(ours, lambda: [(out, bf16(x))], 0.0, peer, lambda: [(out, other)])
+    name = f"float32 to bfloat16 {SHAPE[0]}x{SHAPE[1]}"
+    elements = x.size * 0.75  # half of the bytes are written
+    return streaming(name, ours, peer, check, (1, 1), elements)
 
 
 def cases() -> Iterator[Case]:

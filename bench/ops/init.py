@@ -1,4 +1,4 @@
-"""random: uniform, normal and truncated normal numbers by index; the ceiling is to fill memory."""
+"""init: uniform, normal and truncated normal numbers by index; the ceiling is to fill memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def case(distribution: str) -> Case:
 
     def check() -> None:
         ours()
-        n = 1000
+        n = 1 << 16
         want = reference_forward(n, 1, 2, distribution, 0.0, 1.0)
         np.testing.assert_allclose(out[:n], want, rtol=1e-5)
 

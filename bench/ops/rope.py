@@ -1,14 +1,27 @@
-"""rope: float32 and bfloat16; the peer composes it from slices, as Hugging Face's Llama does."""
+"""rope: float32 and bfloat16; the peer composes it in place, with cos and sin in the type of x."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-from bench.measure import Case, array, bf16, normal, run, streaming, tensor, torch
+from bench.measure import (
+    UB,
+    Case,
+    U,
+    agreement,
+    array,
+    bf16,
+    normal,
+    run,
+    streaming,
+    tensor,
+    torch,
+    wide,
+)
 
 from gristmill.backend import _C
+from gristmill.ops.rope import reference_forward
 
 SHAPE = (4, 1024, 12, 64)  # B, T, H, D
 
@@ -17,40 +30,38 @@ def case(dtype: str) -> Case:
     x = normal(*SHAPE, seed=1)
     if dtype == "bfloat16":
         x = bf16(x)
-    out = np.zeros_like(x)
+    out, other = np.zeros_like(x), np.zeros_like(x)
     half = SHAPE[3] // 2
     angle = np.arange(SHAPE[1])[:, None] * 10000.0 ** (-np.arange(half) / half)
     cos, sin = (f(angle).astype(np.float32) for f in (np.cos, np.sin))
     arrays = [array(z) for z in (out, x, cos, sin)]
-    other: list[Any] = []
 
-    def turn(v: Any, c: Any, s: Any, join: Any) -> Any:
-        lo, hi = v[..., :half], v[..., half:]
-        return join([lo * c - hi * s, hi * c + lo * s], -1)
+    def ours() -> None:
+        _C.rope(*arrays, None, False, False)
 
+    def twin() -> list[tuple[np.ndarray, np.ndarray]]:
+        return [(out, reference_forward(wide(x), wide(cos), wide(sin)))]
+
+    peer = None
     if torch is not None:
-        t = tensor(x)
+        t, o = tensor(x), tensor(other)
         c, s = (tensor(z)[None, :, None].to(t.dtype) for z in (cos, sin))
+        (lo, hi), (to_lo, to_hi) = t.split(half, -1), o.split(half, -1)
 
         def peer() -> None:
-            other[:] = [turn(t, c, s, torch.cat)]
+            torch.mul(lo, c, out=to_lo).addcmul_(hi, s, value=-1)
+            torch.mul(hi, c, out=to_hi).addcmul_(lo, s)
 
     elif dtype == "float32":
 
         def peer() -> None:
-            other[:] = [turn(x, cos[None, :, None], sin[None, :, None], np.concatenate)]
+            other[...] = reference_forward(x, cos, sin)
 
-    else:
-        peer = None
-    return streaming(
-        f"{dtype} B{SHAPE[0]} T{SHAPE[1]} H{SHAPE[2]} D{SHAPE[3]}",
-        lambda: _C.rope(*arrays, None, False, False),
-        peer,
-        lambda: [(out, np.asarray(other[0] if torch is None else other[0].float()))],
-        (1, 1),
-        x.nbytes / 4,
-        2e-2 if dtype == "bfloat16" else 1e-6,
-    )
+    # two products and a sum; the peer also rounds cos and sin and one product to bfloat16
+    tolerance = UB if dtype == "bfloat16" else 3 * U
+    check = agreement(ours, twin, tolerance, peer, lambda: [(out, other)], 2 * 3 * tolerance)
+    name = f"{dtype} B{SHAPE[0]} T{SHAPE[1]} H{SHAPE[2]} D{SHAPE[3]}"
+    return streaming(name, ours, peer, check, (1, 1), x.nbytes / 4)
 
 
 def cases() -> Iterator[Case]:

@@ -5,71 +5,76 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from bench.measure import Case, array, bf16, normal, run, streaming, tensor, torch
+from bench.measure import (
+    UB,
+    Case,
+    U,
+    agreement,
+    array,
+    bf16,
+    normal,
+    run,
+    streaming,
+    tensor,
+    torch,
+    wide,
+)
 
 from gristmill.backend import _C
-from gristmill.ops.swiglu import reference_forward
+from gristmill.ops.swiglu import reference_backward, reference_forward
 
 SHAPE = (4096, 1024)
 
 
-def forward(dtype: str) -> Case:
-    gate, up = normal(*SHAPE, seed=1), normal(*SHAPE, seed=2)
+def case(dtype: str, backward: bool) -> Case:
+    gate, up, dout = (normal(*SHAPE, seed=i) for i in range(3))
     if dtype == "bfloat16":
-        gate, up = bf16(gate), bf16(up)
-    out, other = np.zeros_like(gate), np.zeros_like(gate)
-    arrays = [array(x) for x in (out, gate, up)]
+        gate, up, dout = (bf16(x) for x in (gate, up, dout))
+    results, others = ([np.zeros_like(gate) for _ in range(1 + backward)] for _ in range(2))
+    inputs = (dout, gate, up) if backward else (gate, up)
+    arrays = [array(x) for x in (*results, *inputs)]
+
+    def ours() -> None:
+        (_C.swiglu_backward if backward else _C.swiglu_forward)(*arrays)
+
+    def twin() -> list[tuple[np.ndarray, np.ndarray]]:
+        given = [wide(x) for x in inputs]
+        wants = reference_backward(*given) if backward else [reference_forward(*given)]
+        return list(zip(results, wants, strict=True))
+
     peer = None
     if torch is not None:
-        g, u, o = (tensor(x) for x in (gate, up, other))
+        d, g, u = (tensor(x) for x in (dout, gate, up))
+        outs, between = [tensor(x) for x in others], torch.empty_like(g)
 
         def peer() -> None:
-            torch.mul(torch.nn.functional.silu(g), u, out=o)
+            torch.ops.aten.silu.out(g, out=between)
+            if not backward:
+                torch.mul(between, u, out=outs[0])
+                return
+            torch.mul(d, between, out=outs[1])
+            torch.mul(d, u, out=between)
+            torch.ops.aten.silu_backward.grad_input(between, g, grad_input=outs[0])
 
     elif dtype == "float32":
 
         def peer() -> None:
-            other[...] = reference_forward(gate, up)
+            wants = reference_backward(*inputs) if backward else [reference_forward(*inputs)]
+            for other, want in zip(others, wants, strict=True):
+                other[...] = want
 
-    tolerance = 2e-2 if dtype == "bfloat16" else 1e-6
-    name = f"{dtype} forward {SHAPE[0]}x{SHAPE[1]}"
-    results = [(out, other)]
-    return streaming(
-        name,
-        lambda: _C.swiglu_forward(*arrays),
-        peer,
-        lambda: results,
-        (2, 1),
-        out.nbytes / 4,
-        tolerance,
-    )
-
-
-def backward() -> Case:
-    gate, up, dout = (normal(*SHAPE, seed=i) for i in range(3))
-    grads = [np.zeros_like(gate) for _ in range(2)]
-    others = [np.zeros_like(gate) for _ in range(2)]
-    arrays = [array(x) for x in (*grads, dout, gate, up)]
-    peer = None
-    if torch is not None:
-        g, u, d = (tensor(x) for x in (gate, up, dout))
-        dg, du = (tensor(x) for x in others)
-
-        def peer() -> None:
-            torch.mul(d, torch.nn.functional.silu(g), out=du)
-            torch.ops.aten.silu_backward.grad_input(d * u, g, grad_input=dg)
-
-    def results() -> list[tuple[np.ndarray, np.ndarray]]:
-        return list(zip(grads, others, strict=True))
-
-    name = f"float32 backward {SHAPE[0]}x{SHAPE[1]}"
-    return streaming(name, lambda: _C.swiglu_backward(*arrays), peer, results, (3, 2), gate.size)
+    # computed in float32 in some 16 roundings, stored as bfloat16 in one
+    tolerance = UB if dtype == "bfloat16" else 16 * U
+    check = agreement(ours, twin, tolerance, peer, lambda: list(zip(results, others, strict=True)))
+    name = f"{dtype} {'backward' if backward else 'forward'} {SHAPE[0]}x{SHAPE[1]}"
+    streams = (3, 2) if backward else (2, 1)
+    return streaming(name, ours, peer, check, streams, gate.nbytes / 4)
 
 
 def cases() -> Iterator[Case]:
-    yield forward("float32")
-    yield forward("bfloat16")
-    yield backward()
+    for dtype in ("float32", "bfloat16"):
+        for backward in (False, True):
+            yield case(dtype, backward)
 
 
 if __name__ == "__main__":
