@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import random
 import signal
@@ -201,51 +202,65 @@ def _state(root: Path) -> list[bytes]:
 
 
 class FullDisk:
-    """Lets a number of writes through and refuses all that follow."""
+    """Lets a number of writing calls through and refuses all that follow."""
+
+    CALLS = (
+        "open",
+        "write",
+        "pwrite",
+        "ftruncate",
+        "fsync",
+        "mkdir",
+        "symlink",
+        "rename",
+        "replace",
+    )
 
     def __init__(self, allowed: int, code: int) -> None:
         self.left, self.code = allowed, code
-        self.write, self.fsync, self.replace = os.write, os.fsync, os.replace
-        self.mkdir, self.rename = os.mkdir, os.rename
-
-    def _count(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise OSError(self.code, os.strerror(self.code))
+        self.refused: list[str] = []
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("write", "fsync", "replace", "mkdir", "rename"):
-            monkeypatch.setattr(os, name, self._refusing(name))
+        for name in self.CALLS:
+            monkeypatch.setattr(os, name, self._refusing(name, getattr(os, name)))
 
-    def _refusing(self, name: str) -> Any:
-        true = getattr(self, name)
-
+    def _refusing(self, name: str, true: Any) -> Any:
         def call(*args: Any, **options: Any) -> Any:
-            self._count()
+            reads = name == "open" and not args[1] & (os.O_WRONLY | os.O_RDWR)
+            self.left -= not reads
+            if self.left < 0 and not reads:
+                self.refused.append(name)
+                raise OSError(self.code, os.strerror(self.code))
             return true(*args, **options)
 
         return call
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
-def test_disk_full_at_every_write(tmp_path: Path, code: int) -> None:
-    """Whichever write fails: a message, nothing half done, and the next run completes."""
+def test_disk_full_at_every_write(
+    tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever call fails: a message, nothing half done, and the next run completes."""
+    monkeypatch.setattr(fake_stages, "STEPS", 3)  # each step writes in the same way
+    monkeypatch.setattr(os, "fsync", lambda fd: None)  # counted below, but not waited for
     whole = snapshot(run(tmp_path / "whole").folder)
-    root = tmp_path / "runs"
-    allowed, failures = 0, 0
-    while True:
+    kinds, finished = set(), False
+    for allowed in itertools.count():
+        root, disk = tmp_path / f"{allowed}", FullDisk(allowed, code)
         with pytest.MonkeyPatch.context() as patch:
-            FullDisk(allowed, code).install(patch)
+            disk.install(patch)
             try:
                 run(root)
-                break
+                finished = True
             except StorageError as error:
-                failures += 1
                 assert os.strerror(code) in str(error)
                 assert "again" in str(error) or "--runs" in str(error)
-        allowed += 7  # a prime step: over the attempts it lands in every kind of write
-    assert failures > 5
-    assert snapshot(run(root).folder) == whole
+        assert snapshot(run(root).folder) == whole
+        assert not [p for p in root.rglob(".*") if p.name not in (".stages", ".lock")]
+        if finished:
+            break
+        kinds.add(disk.refused[0])
+    assert kinds == set(FullDisk.CALLS)
 
 
 def test_unwritable_folder(tmp_path: Path) -> None:

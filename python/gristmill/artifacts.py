@@ -92,17 +92,22 @@ def storage_error(path: Path, error: OSError) -> StorageError:
     """Return the StorageError for a failed write at `path`, with advice by errno."""
     advice = {
         errno.ENOSPC: "free some space and run the same command again",
+        errno.EFBIG: "raise the limit on file sizes (`ulimit -f`) and run the same command again",
         errno.EDQUOT: "your quota is used up; free some space and run the same command again",
         errno.EACCES: "choose another folder with --runs, or change its permissions",
         errno.EPERM: "choose another folder with --runs, or change its permissions",
         errno.EROFS: "the file system is read-only; choose another folder with --runs",
-    }.get(error.errno or 0, "see the cause, then run the same command again")
+    }.get(error.errno or 0, "see that there is space, then run the same command again")
     return StorageError(f"cannot write {path}: {error.strerror or error}; {advice}")
 
 
 def fsync_folder(folder: Path) -> None:
     """Make the names in `folder` durable (a rename is safe only after this)."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _fsync(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _fsync(path: Path, flags: int = os.O_RDONLY) -> None:
+    fd = os.open(path, flags)
     try:
         os.fsync(fd)
     finally:
@@ -136,6 +141,29 @@ def atomic_write(path: Path | str, data: bytes | bytearray | memoryview) -> None
                 os.unlink(temporary)
             raise
         fsync_folder(target.parent)
+
+
+@contextlib.contextmanager
+def replacing(*targets: Path) -> Iterator[list[Path]]:
+    """Yield a path beside each target (all in one folder) to write to; at the end all are renamed.
+
+    Nothing is renamed before every file is durable, so after a failed write the old files stand and
+    the new ones are gone. Raises StorageError.
+    """
+    unfinished = [path.with_name(f".{path.name}{TEMPORARY}") for path in targets]
+    with storage_errors(targets[0]):
+        try:
+            yield unfinished
+            for path in unfinished:
+                _fsync(path)
+            for path, target in zip(unfinished, targets, strict=True):
+                os.replace(path, target)
+        except BaseException:
+            for path in unfinished:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            raise
+        fsync_folder(targets[0].parent)
 
 
 def sweep(folder: Path) -> None:
@@ -267,9 +295,5 @@ def fsync_tree(folder: Path) -> None:
             if path.is_dir():
                 fsync_folder(path)
             elif path.is_file():
-                fd = os.open(path, os.O_RDONLY)
-                try:
-                    os.fsync(fd)
-                finally:
-                    os.close(fd)
+                _fsync(path)
         fsync_folder(folder)

@@ -80,7 +80,7 @@ def test_damaged_shards_are_refused(tmp_path: Path) -> None:
         Shard.open(tmp_path)
 
 
-def test_a_disk_that_refuses(tmp_path: Path) -> None:
+def test_a_file_in_place_of_a_folder_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot write"):
         write_shard(tmp_path / "file" / "shard", [[1]], 10)

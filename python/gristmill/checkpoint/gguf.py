@@ -7,6 +7,7 @@ neighbouring pairs where Hugging Face rotates halves: rows of q and k are permut
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -320,7 +321,10 @@ def _add_extra(writer: Any, key: str, value: str | Sequence[str]) -> None:
 
 def _seal(path: Path) -> None:
     """Write the digest of the metadata: sha256 up to the tensor data, its own digits as '0'."""
-    reader = _gguf_package().GGUFReader(path)
+    try:
+        reader = _gguf_package().GGUFReader(path)
+    except ValueError as error:  # numpy's tofile does not see a disk that is full at its last flush
+        raise OSError(errno.ENOSPC, "the end of the file was not written") from error
     field = reader.fields[HEADER_KEY]
     data_start = int(reader.data_offset)
     at = int(field.offset) + 8 + len(HEADER_KEY) + 4 + 8

@@ -67,7 +67,8 @@ def collect(
 
     With `limit`, files are read in an order hashed under `seed` until there are that many, so a
     larger limit keeps the files of a smaller one. Raises DataError when a source is missing, holds
-    no text, or when more than `max_faulty` of its files are faulty; OSError when the disk refuses.
+    no text, or when more than `max_faulty` of its files are faulty; StorageError when the disk
+    refuses.
     """
     progress("listing files")
     listings = list_sources(config.source)

@@ -7,7 +7,6 @@ Document i is tokens[offsets[i]:offsets[i + 1]].
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gristmill.artifacts import atomic_write, read_json, storage_errors, write_json
+from gristmill.artifacts import json_text, read_json, replacing, storage_errors
 from gristmill.errors import ArtifactError
 
 Tokens = npt.NDArray[np.uint16] | npt.NDArray[np.uint32]
@@ -71,12 +70,14 @@ def dtype_for(vocab_size: int) -> np.dtype[Any]:
 def write_shard(folder: Path, docs: Iterable[Sequence[int]], vocab_size: int) -> int:
     """Write documents of ids as a shard and return the number of tokens.
 
-    Raises ValueError for an id outside [0, vocab_size), StorageError where the disk refuses.
+    Raises ValueError for an id outside [0, vocab_size), StorageError where the disk refuses; an old
+    shard is then untouched.
     """
     dtype, offsets = dtype_for(vocab_size), [0]
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / _TOKENS, "wb") as stream:
+    with replacing(*(folder / name for name in (_TOKENS, _OFFSETS, _FACTS))) as unfinished:
+        with open(unfinished[0], "wb") as stream:
             for number, doc in enumerate(docs):
                 ids = np.asarray(doc, dtype=np.int64)
                 if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
@@ -84,11 +85,10 @@ def write_shard(folder: Path, docs: Iterable[Sequence[int]], vocab_size: int) ->
                     raise ValueError(f"document {number} has id {wrong}, vocab_size {vocab_size}")
                 stream.write(ids.astype(dtype).tobytes())
                 offsets.append(offsets[-1] + ids.size)
-    buffer = io.BytesIO()
-    np.save(buffer, np.asarray(offsets, dtype=np.int64), allow_pickle=False)
-    atomic_write(folder / _OFFSETS, buffer.getvalue())
-    facts = {"tokens": offsets[-1], "documents": len(offsets) - 1, "vocab_size": vocab_size}
-    write_json(folder / _FACTS, {**facts, "dtype": dtype.name})
+        with open(unfinished[1], "wb") as stream:
+            np.save(stream, np.asarray(offsets, dtype=np.int64), allow_pickle=False)
+        facts = {"tokens": offsets[-1], "documents": len(offsets) - 1, "vocab_size": vocab_size}
+        unfinished[2].write_text(json_text({**facts, "dtype": dtype.name}), "utf-8")
     return offsets[-1]
 
 

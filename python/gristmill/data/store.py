@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
+from gristmill.artifacts import TEMPORARY, storage_errors
 from gristmill.errors import ArtifactError
 
 
@@ -19,15 +21,23 @@ class Store:
         return self.folder / digest[:2] / digest
 
     def put(self, data: bytes) -> str:
-        """Keep `data` and return its sha256. Raises OSError when the disk refuses.
+        """Keep `data` and return its sha256. Raises StorageError when the disk refuses.
 
-        Not fsynced: a stage's whole folder is made durable at once when it is finished.
+        Renamed into place: a name that is there has all its bytes. Not fsynced: a stage's whole
+        folder is made durable at once when it is finished.
         """
         digest = hashlib.sha256(data).hexdigest()
         path = self.path(digest)
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            unfinished = path.with_name(f".{digest}{TEMPORARY}")
+            with storage_errors(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    unfinished.write_bytes(data)
+                    os.replace(unfinished, path)
+                except OSError:
+                    unfinished.unlink(missing_ok=True)
+                    raise
         return digest
 
     def get(self, digest: str) -> bytes:
@@ -43,4 +53,4 @@ class Store:
 
     def digests(self) -> list[str]:
         """Return the digests of everything here, sorted."""
-        return sorted(path.name for path in self.folder.glob("??/*"))
+        return sorted(path.name for path in self.folder.glob("??/[!.]*"))

@@ -34,7 +34,7 @@ def write_table(path: Path, schema: Mapping[str, str], rows: Iterable[Sequence[A
     """Write rows (tuples in schema order) as zstd Parquet and return how many there were.
 
     schema maps column name to VARCHAR, BIGINT, DOUBLE or BOOLEAN. Raises StorageError when the disk
-    refuses.
+    refuses; an old file is then untouched.
     """
     table = [list(row) for row in rows]
     columns = list(zip(*table, strict=True)) if table else [() for _ in schema]
@@ -49,13 +49,14 @@ def write_table(path: Path, schema: Mapping[str, str], rows: Iterable[Sequence[A
     casts = ", ".join(f'CAST("{name}" AS {kind}) AS "{name}"' for name, kind in schema.items())
     with connect() as connection:
         connection.register("rows", arrays)
-        form = "(FORMAT parquet, COMPRESSION zstd)"
+        form = "(FORMAT parquet, COMPRESSION zstd)"  # beside an old file, which it then replaces
         try:
             connection.execute(f"COPY (SELECT {casts} FROM rows) TO {quote(path)} {form}")
         except duckdb.IOException as error:
             first = str(error).splitlines()[0]
             raise StorageError(
-                f"cannot write {path}: {first}; see that there is space, and run the same again"
+                f"cannot write {path}: {first}; see that there is space, then run the same "
+                "command again"
             ) from error
     return len(table)
 

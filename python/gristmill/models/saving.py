@@ -20,27 +20,38 @@ if TYPE_CHECKING:
 
 
 def save_model(model: Llama, folder: Path, training: dict[str, Any] | None = None) -> None:
-    """Write `model` to `folder`; `training` has JSON values and, under "arrays", float32 arrays."""
-    from safetensors.numpy import save
+    """Write `model` to `folder`; `training` has JSON values and, under "arrays", float32 arrays.
 
+    Raises StorageError where the disk refuses; an old folder is then untouched.
+    """
     beside = folder.with_name(f".{folder.name}.new")
     with storage_errors(folder):
         shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        config = model.config.to_dict()
-        ids = {k: v for k in ("bos_token_id", "eos_token_id") if (v := config[k]) is not None}
-        _write(beside / "config.json", _json(config))
-        _write(beside / "generation_config.json", _json(ids))
-        weights = {name: np.ascontiguousarray(a.numpy()) for name, a in model.tensors()}
-        _write(beside / "model.safetensors", save(weights, {"format": "pt"}))
-        if training is not None:
-            (beside / "training").mkdir()
-            rest = {k: v for k, v in training.items() if k != "arrays"}
-            _write(beside / "training" / "state.json", _json(rest))
-            _write(beside / "training" / "optimizer.safetensors", save(training["arrays"]))
-            fsync_folder(beside / "training")
-        fsync_folder(beside)
-        swap_in(beside, folder)
+        try:
+            _write_folder(model, beside, training)
+            swap_in(beside, folder)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)  # a full disk wants its space back
+            raise
+
+
+def _write_folder(model: Llama, folder: Path, training: dict[str, Any] | None) -> None:
+    from safetensors.numpy import save
+
+    folder.mkdir(parents=True)
+    config = model.config.to_dict()
+    ids = {k: v for k in ("bos_token_id", "eos_token_id") if (v := config[k]) is not None}
+    _write(folder / "config.json", _json(config))
+    _write(folder / "generation_config.json", _json(ids))
+    weights = {name: np.ascontiguousarray(a.numpy()) for name, a in model.tensors()}
+    _write(folder / "model.safetensors", save(weights, {"format": "pt"}))
+    if training is not None:
+        (folder / "training").mkdir()
+        rest = {k: v for k, v in training.items() if k != "arrays"}
+        _write(folder / "training" / "state.json", _json(rest))
+        _write(folder / "training" / "optimizer.safetensors", save(training["arrays"]))
+        fsync_folder(folder / "training")
+    fsync_folder(folder)
 
 
 def swap_in(beside: Path, folder: Path) -> None:
@@ -49,7 +60,11 @@ def swap_in(beside: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         os.rename(folder, old)
-    os.rename(beside, folder)
+    try:
+        os.rename(beside, folder)
+    except OSError:
+        recover(folder)
+        raise
     fsync_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
