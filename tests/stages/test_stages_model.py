@@ -185,7 +185,8 @@ def test_report_of_the_test_is_complete(done: Done) -> None:
     rows = read_table(out / "holes.parquet", columns)
     assert len(rows) == 3 * 9
     assert all(parses is not None for name, *_, parses in rows if name == "model")
-    assert read_json(out / "access.json") == {"opened": 1, "earlier": []}
+    record = {"split": "d1", "here": 1, "earlier": [], "opened": 1}
+    assert read_json(out / "access.json") == record
 
 
 def test_openings_are_counted(done: Done) -> None:
@@ -205,6 +206,29 @@ def test_openings_are_counted(done: Done) -> None:
     assert result.report["numbers"]["times this split was opened"] == 2
     for name in ("slices.json", "samples.json", "holes.parquet", "contamination.json"):
         assert sha256_file(out / name) == sha256_file(folders["evaluate"] / name), name
+
+
+def test_a_test_that_broke_off_has_opened_the_split(
+    done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders, _ = done
+    inputs = {name: folders[name] for name in ("split", "save")}
+    out = tmp_path / "out"
+
+    class Killed(Exception):
+        pass
+
+    def kill(folder: Path) -> Any:
+        assert read_json(out / "access.json")["here"] == 1  # before the first byte is read
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(evaluate, "open_corpus", kill)
+        run(evaluate, out, inputs)
+    before = read_json(out / "access.json")["opened"]
+    result = run(evaluate, out, inputs)
+    assert read_json(out / "access.json")["here"] == 2
+    assert result.report["numbers"]["times this split was opened"] == before + 1
 
 
 def test_a_model_that_does_not_fit_is_refused(

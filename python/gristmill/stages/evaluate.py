@@ -14,7 +14,7 @@ from gristmill.artifacts import Gate, Result, StageContext, write_json
 from gristmill.data.table import write_table
 from gristmill.data.tokenizer import Tokenizer
 from gristmill.evaluation import scores, slices
-from gristmill.evaluation.access import earlier_openings
+from gristmill.evaluation.access import open_sealed
 from gristmill.evaluation.baselines import TextBaselines, hole_baselines, text_baselines
 from gristmill.evaluation.bits import Bits, bits_per_byte
 from gristmill.evaluation.bootstrap import Interval, interval
@@ -51,8 +51,7 @@ def run(ctx: StageContext) -> Result:
     holes.parquet.
     """
     split = ctx.input("split")
-    earlier = earlier_openings(split, split.parent.glob("evaluate-*"))
-    write_json(ctx.out / "access.json", {"opened": len(earlier) + 1, "earlier": earlier})
+    opened = open_sealed(split, ctx.out, split.parent.glob("evaluate-*"))
     corpus = open_corpus(split / "test")
     positions = choose_documents(
         [d.id for d in corpus.documents], ctx.config.evaluate.documents, ctx.seed
@@ -74,7 +73,7 @@ def run(ctx: StageContext) -> Result:
         "ngram_counted_bytes": text.counted,
         "holes": measured,
         "contamination": {k: v for k, v in contamination.items() if k != "pairs"},
-        "opened": len(earlier) + 1,
+        "opened": opened,
     }
     write_json(ctx.out / "metrics.json", metrics)
     write_json(ctx.out / "slices.json", sliced)
