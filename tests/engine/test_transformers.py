@@ -2,14 +2,17 @@
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import torch
+import transformers
 from tiny_llama import small
 
 import gristmill as gm
 from gristmill.data.tokenizer import SPECIALS, train_tokenizer
 from gristmill.models import Llama, LlamaConfig, from_pretrained
-
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
 
 SHAPES = {
     "tied": {"vocab_size": 101, "hidden_size": 96, "intermediate_size": 130,
