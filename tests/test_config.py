@@ -49,7 +49,7 @@ def test_defaults_are_the_recipe(tmp_path: Path) -> None:
         ('[train]\nlr = "fast"', ["train.lr", "'fast' (text)", "number", "peak learning rate"]),
         ("[train]\nlr = -1.0", ["train.lr", "-1.0", "greater than 0"]),
         ("[train]\naccumulate = 1.5", ["train.accumulate", "1.5", "integer"]),
-        ("[train]\nrecompute = 1", ["train.recompute", "1", "boolean"]),
+        ("[train]\nrecompute = 1", ["train.recompute", "1", "true or false"]),
         ('[train]\nschedule = "cosin"', ["train.schedule", "'cosin'", "did you mean 'cosine'"]),
         ("[train]\nwarmup = 0.9", ["train", "warmup 0.9 + decay 0.3"]),
         ("[train]\nbetas = [0.9]", ["train.betas"]),

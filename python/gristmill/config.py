@@ -216,6 +216,18 @@ def _override(raw: dict[str, Any], text: str) -> None:
 # ----------------------------------------------------------------------------- explaining
 
 
+# pydantic's words for types, and TOML's
+_TYPES = {
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid string": "text",
+    "a valid boolean": "true or false",
+    "a valid dictionary": "a table",
+    "a valid list": "a list",
+    "a valid tuple": "a list",
+}
+
+
 def _explain(raw: Mapping[str, Any], item: Mapping[str, Any]) -> str:
     """Return one line for one error of pydantic: key, what was given, what is allowed."""
     location = [part for part in item["loc"]]
@@ -229,7 +241,9 @@ def _explain(raw: Mapping[str, Any], item: Mapping[str, Any]) -> str:
     if kind == "missing":
         return f"{shown}: missing{_describe(model, location)}"
     message = str(item["msg"]).removeprefix("Value error, ")
-    message = message.replace("Input should be ", "").replace("a valid ", "a ")
+    message = message.removeprefix("Input should be ")
+    for theirs, ours in _TYPES.items():
+        message = message.replace(theirs, ours)
     given = item.get("input")
     if kind == "value_error" and isinstance(given, Mapping | BaseModel):
         return f"{shown}: {message}"
@@ -257,7 +271,7 @@ def _describe(model: type[BaseModel] | None, location: list[Any]) -> str:
     if model is None:
         return ""
     for name, field in model.model_fields.items():
-        if (name) == location[-1] and field.description:
+        if name == location[-1] and field.description:
             return f" ({field.description})"
     return ""
 
@@ -289,7 +303,7 @@ def _model_at(location: list[Any], raw: Any) -> type[BaseModel] | None:
         found: list[type[BaseModel]] = []
         for model in models:
             for name, field in model.model_fields.items():
-                if (name) == part:
+                if name == part:
                     found += _models_in(field.annotation)
         models = found
     return models[0] if len(models) == 1 else None
