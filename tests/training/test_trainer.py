@@ -79,8 +79,8 @@ LAYER = "model.layers.1.mlp.up_proj.weight"
 
 
 class Breaks(Patterns):
-    """In one step a weight becomes NaN before it, or the optimizer's average so large that the
-    loss and its gradient are finite and the update overflows."""
+    """In one step a weight becomes NaN before it, or the optimizer's average as large as `update`:
+    loss and gradient are finite, the update is not (3e38) or what follows from it (1e17)."""
 
     def __init__(self, at, update):
         super().__init__()
@@ -88,7 +88,7 @@ class Breaks(Patterns):
 
     def batch(self, step):
         if step == self.at and self.update:
-            self.trainer.optimizer.state_dict()["arrays"]["0.m"][...] = 3e38
+            self.trainer.optimizer.state_dict()["arrays"]["0.m"][...] = self.update
         elif step == self.at:
             weight = self.trainer.model.state_dict()[LAYER]
             weight.copy_(np.full(weight.shape, np.nan))
@@ -104,7 +104,7 @@ def broken(at, update, out):
     return str(caught.value)
 
 
-@pytest.mark.parametrize("update", [False, True], ids=["weight", "update"])
+@pytest.mark.parametrize("update", [None, 3e38], ids=["weight", "update"])
 @pytest.mark.parametrize("at", [4, 5, 7])  # plain, before a checkpoint, before both and the end
 def test_values_that_are_not_finite_stop_it_and_the_checkpoint_stays(tmp_path, at, update):
     good, out = tmp_path / "good", tmp_path / "run"
@@ -124,8 +124,16 @@ def test_values_that_are_not_finite_stop_it_and_the_checkpoint_stays(tmp_path, a
         assert (out / name).read_bytes() == (good / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("update", [False, True], ids=["weight", "update"])
+@pytest.mark.parametrize("update", [None, 3e38], ids=["weight", "update"])
 def test_no_checkpoint_is_named_where_there_is_none(tmp_path, update):
     message = broken(1, update, tmp_path)
     assert "not finite" in message and "checkpoint" not in message
     assert not (tmp_path / "last").exists()
+
+
+def test_a_validation_loss_that_is_not_finite_stops_it(tmp_path):
+    """Before a checkpoint of weights that are finite and of no use."""
+    message = broken(7, 1e17, tmp_path)
+    assert message.startswith("step 7: the validation loss is not finite, first in model.layers.0")
+    assert json.loads((tmp_path / "last/training/state.json").read_text())["step"] == 6
+    assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()

@@ -185,6 +185,8 @@ class Trainer:
             total += float(losses.astype(np.float64).sum())
             count += int((targets >= 0).sum())
         loss = total / count
+        if not math.isfinite(loss):
+            self._stop(step, "the validation loss", self.model.first_nonfinite(inputs))
         if loss < self.history.best_loss:
             self.history.best_loss, self.history.best_step = loss, step
             self.looks_without_progress = 0
