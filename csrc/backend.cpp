@@ -1,6 +1,7 @@
 #include "backend.h"
 
 #include <cstddef>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -72,6 +73,15 @@ const Candidate* usable(int wanted, int* total) {
 Kernels active;
 const Kernels* base = nullptr;
 const char* reason = "";
+char problem[256] = "";
+
+void refuse_isa(const char* asked) {
+  int used =
+      snprintf(problem, sizeof problem, "GRISTMILL_ISA is '%.40s', which is no table of this machine; usable: ", asked);
+  for (int i = 0, n = table_count(); i < n; ++i)
+    used += snprintf(problem + used, sizeof problem - static_cast<size_t>(used), "%s%s", i ? ", " : "", table_name(i));
+  snprintf(problem + used, sizeof problem - static_cast<size_t>(used), "; name one, or unset it for the first");
+}
 
 void choose() {
   if (base) return;
@@ -79,9 +89,19 @@ void choose() {
   base = best->table;
   reason = best->reason;
   active = *base;
-  const char* asked = getenv("GRISTMILL_ISA");
-  if (asked && *asked)
-    reason = table_select(asked) ? "GRISTMILL_ISA asks for it" : "GRISTMILL_ISA names no table usable here";
+  const char* isa = getenv("GRISTMILL_ISA");
+  if (isa && *isa) {
+    if (table_select(isa))
+      reason = "GRISTMILL_ISA asks for it";
+    else
+      refuse_isa(isa);
+  }
+  const char* threads = getenv("GRISTMILL_THREADS");
+  if (threads && *threads && pool_threads_from(threads) == 0)
+    snprintf(
+        problem, sizeof problem,
+        "GRISTMILL_THREADS is '%.40s', which is no number from 1 to %d; give one, or unset it for a thread per core",
+        threads, kMaxThreads);
 }
 
 struct Entry {
@@ -112,11 +132,6 @@ const Fields all_fields[] = {GM_OPS(GM_INDEX)};
 
 void** slot(Kernels* k, size_t offset) { return reinterpret_cast<void**>(reinterpret_cast<char*>(k) + offset); }
 
-uint64_t hash(uint64_t h, const char* s) {
-  for (; *s; ++s) h = (h ^ static_cast<unsigned char>(*s)) * 1099511628211ull;
-  return h;
-}
-
 }  // namespace
 
 const Kernels* kernels() {
@@ -127,6 +142,10 @@ const char* table_reason() {
   choose();
   return reason;
 }
+const char* environment_error() {
+  choose();
+  return *problem ? problem : nullptr;
+}
 int table_count() {
   int n;
   usable(0, &n);
@@ -135,6 +154,7 @@ int table_count() {
 const char* table_name(int i) { return usable(i, nullptr)->table->name; }
 
 bool table_select(const char* name) {
+  choose();
   for (int i = 0, n = table_count(); i < n; ++i) {
     const Candidate* c = usable(i, nullptr);
     if (strcmp(c->table->name, name) != 0) continue;
@@ -154,15 +174,6 @@ bool table_swap(const char* entry, void* fn) {
     return true;
   }
   return false;
-}
-
-uint64_t kernel_abi() {
-  uint64_t h = 14695981039346656037ull;
-  for (const Fields& f : all_fields) {
-    h = hash(h, f.entry);
-    for (int i = 0; i < f.count; ++i) h = hash(hash(h, f.list[i].type), f.list[i].name);
-  }
-  return h ^ sizeof(View) ^ (sizeof(Context) << 8);
 }
 
 bool make_context(Context* ctx, int64_t bytes) {

@@ -6,12 +6,12 @@ namespace gristmill {
 
 // The table in use, with any replaced entries. Never null; the pointer stays the same.
 const Kernels* kernels();
-const char* table_reason();  // why this table was chosen
-int table_count();           // tables this machine can run, best first
+const char* table_reason();       // why this table was chosen
+const char* environment_error();  // null, or why GRISTMILL_ISA or GRISTMILL_THREADS cannot be obeyed
+int table_count();                // tables this machine can run, best first
 const char* table_name(int i);
 bool table_select(const char* name);           // false: no such table here
 bool table_swap(const char* entry, void* fn);  // null restores the table's own; false: no such entry
-uint64_t kernel_abi();                         // hash of every field list of kernels.h
 
 // A context for calls from this thread, with at least `bytes` of workspace; false when memory ran out.
 bool make_context(Context* ctx, int64_t bytes);

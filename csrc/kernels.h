@@ -179,6 +179,19 @@ enum class Distribution : int32_t { uniform, normal, truncated_normal };
 #define GM_STRUCT(entry, FIELDS, Args, contains) struct Args { GM_##FIELDS(GM_FIELD) };
 GM_OPS(GM_STRUCT)
 
+// FNV-1a over every list of fields: a kernel must be compiled against the structs that the table calls it with.
+consteval uint64_t abi_add(uint64_t h, const char* s) {
+  for (; *s; ++s) h = (h ^ static_cast<unsigned char>(*s)) * 1099511628211ull;
+  return h;
+}
+#define GM_ABI_FIELD(type, name, meaning) h = abi_add(abi_add(h, #type), #name);
+#define GM_ABI_ENTRY(entry, FIELDS, Args, contains) h = abi_add(h, #entry); GM_##FIELDS(GM_ABI_FIELD)
+consteval uint64_t kernel_abi() {
+  uint64_t h = 14695981039346656037ull;
+  GM_OPS(GM_ABI_ENTRY)
+  return h ^ sizeof(View) ^ (sizeof(Context) << 8);
+}
+
 #define GM_ENTRY(entry, FIELDS, Args, contains) \
   Status (*entry)(Context*, const Args*); \
   int64_t (*entry##_workspace)(const Args*, int32_t threads);

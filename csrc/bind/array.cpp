@@ -102,7 +102,10 @@ void expect_ids(const char* op, const char* name, const Array& ids, int64_t limi
 }
 
 void raise_status(const char* op, Status status, int64_t workspace) {
-  std::string s = std::string(op) + " on table '" + kernels()->name + "': " + status_name(status);
+  std::string s = std::string(op) + " on table '" + kernels()->name + "'";
+  for (int i = 0; i < entry_count(); ++i)
+    if (entry_replaced(i) && std::string(op) == entry_name(i)) s += " (a kernel put in its place)";
+  s += std::string(": ") + status_name(status);
   if (status == Status::workspace) s += " (" + std::to_string(workspace) + " bytes)";
   throw std::runtime_error(s);
 }

@@ -40,6 +40,7 @@ py::list entry_list() {
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "gristmill's kernels: tables of functions by instruction set, and arrays to call them on";
+  if (const char* why = environment_error()) throw std::runtime_error(why);
   bind_array(m);
   for (Binding* b = Binding::first(); b; b = b->next) b->bind(m);
   m.def(

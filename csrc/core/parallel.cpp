@@ -14,7 +14,6 @@
 namespace gristmill {
 namespace {
 
-constexpr int kMaxThreads = 256;
 constexpr int kSpins = 2000;  // some 20 microseconds: the gap between two kernels of a step
 
 struct Job {
@@ -104,18 +103,22 @@ pthread_once_t hooked = PTHREAD_ONCE_INIT;
 void hook_fork() { pthread_atfork(nullptr, nullptr, after_fork); }
 
 int default_threads() {
-  if (const char* s = getenv("GRISTMILL_THREADS")) {
-    int n = atoi(s);
-    if (n >= 1) return n < kMaxThreads ? n : kMaxThreads;
-  }
+  const char* asked = getenv("GRISTMILL_THREADS");
+  if (int32_t n = asked ? pool_threads_from(asked) : 0) return n;
 #if defined(__linux__)
   cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set) < kMaxThreads ? CPU_COUNT(&set) : kMaxThreads;
 #endif
   return 1;
 }
 
 }  // namespace
+
+int32_t pool_threads_from(const char* text) {
+  char* end = nullptr;
+  const long n = strtol(text, &end, 10);
+  return end != text && *end == 0 && n >= 1 && n <= kMaxThreads ? static_cast<int32_t>(n) : 0;
+}
 
 int32_t pool_threads() {
   int n = wanted.load();

@@ -1,6 +1,7 @@
 // gristmill.h on the C++ runtime.
 #include <new>
 
+#include "backend.h"
 #include "gristmill.h"
 #include "sampler.h"
 #include "selftest.h"
@@ -55,6 +56,7 @@ int open_model(gristmill_model** out, const char* path, const void* data, int64_
                gristmill_error* error) {
   if (out == nullptr) return report(error, "model is NULL", GRISTMILL_BAD_ARGUMENT);
   *out = nullptr;
+  if (const char* why = gristmill::environment_error()) return report(error, why, GRISTMILL_BAD_ARGUMENT);
   if (path == nullptr && (data == nullptr || bytes < 1))
     return report(error, "neither a path nor bytes are given", GRISTMILL_BAD_ARGUMENT);
   auto* m = create<gristmill_model>();

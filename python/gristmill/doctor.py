@@ -56,17 +56,19 @@ def _installed_version() -> str:
 
 
 def _extension() -> tuple[Any, str]:
-    """Return the extension and "", or None and why it cannot be used."""
+    """Return the extension and "", or None and why it cannot be used and what to do."""
     try:
         return importlib.import_module("gristmill._C"), ""
     except ImportError as error:
-        return None, f"{error}; build it with: pip install -e . (needs a C++20 compiler)"
+        if str(error).startswith("GRISTMILL_"):  # a variable that cannot be obeyed
+            return None, f"not loaded: {error}"
+        return None, f"missing: {error}; build it with: pip install -e . (needs a C++20 compiler)"
 
 
 def _engine() -> list[tuple[str, str]]:
     extension, problem = _extension()
     if extension is None:
-        return [("extension", f"missing: {problem}")]
+        return [("extension", problem)]
     entries = extension.entries()
     absent = [entry["name"] for entry in entries if not entry["present"]]
     replaced = [entry["name"] for entry in entries if entry["replaced"]]
