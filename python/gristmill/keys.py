@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.machinery
-import os
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +26,8 @@ ENGINE = (
     "training",
     "checkpoint",
 )
+
+_PROCESS = f"unknown {uuid.uuid4().hex}"  # a process id comes again
 
 
 def module_file(module: str, package: Path = PACKAGE) -> Path | None:
@@ -124,7 +126,7 @@ def _is_type_checking(test: ast.expr) -> bool:
 
 @functools.cache
 def engine_digest() -> dict[str, str]:
-    """Return the sha256 of the extension `_C` and of kernels swapped in by the lab."""
+    """Return {file: sha256} of the extension `_C`."""
     digests = {}
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         for file in sorted(PACKAGE.glob(f"_C{suffix}")):
@@ -133,14 +135,14 @@ def engine_digest() -> dict[str, str]:
 
 
 def swapped_kernels() -> dict[str, str]:
-    """Return {entry: digest} of the kernels that the lab put in place of the table's own.
+    """Return {entry: digest} of the kernels that stand in place of the table's own.
 
-    A kernel swapped in past the lab has no digest: its results are never reused.
+    A kernel swapped in past the lab has no digest: its results are reused in this process only.
     """
     extension = sys.modules.get(f"{NAME}._C")
     if extension is None:
         return {}
     replaced = [entry["name"] for entry in extension.entries() if entry["replaced"]]
-    active = getattr(sys.modules.get(f"{NAME}.lab"), "active", None)
-    known: dict[str, str] = dict(active()) if callable(active) else {}
-    return {name: known.get(name, f"process {os.getpid()}") for name in replaced}
+    lab = sys.modules.get(f"{NAME}.lab")  # not imported: nothing was put in place through it
+    known: dict[str, str] = lab.active() if lab else {}
+    return {name: known.get(name, _PROCESS) for name in replaced}

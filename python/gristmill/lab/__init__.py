@@ -1,5 +1,7 @@
-"""The kernel lab: put your kernel in the table, check it against the twin, take it out again."""
+"""The kernel lab: put your kernel in the table, check and time it, take it out again."""
 
-from gristmill.lab.kernels import check, reset, use
+from gristmill.lab.checking import check
+from gristmill.lab.kernels import active, reset, use
+from gristmill.lab.measuring import measure
 
-__all__ = ["check", "reset", "use"]
+__all__ = ["active", "check", "measure", "reset", "use"]

@@ -7,23 +7,38 @@ is the argument struct as a NumPy dtype, so `carray(args, 1, dtype)[0].rows` rea
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from gristmill.artifacts import sha256_file
 from gristmill.backend import _C
-from gristmill.errors import ReproError
 
 _loaded: list[Any] = []  # libraries and cfuncs must outlive their entries
+
+
+@dataclass(frozen=True)
+class Own:
+    """A user's kernel: where it is, and what stands for its code in the key of a run."""
+
+    address: int
+    digest: str
+
+
+_own: dict[str, Own] = {}
+
+# What is compiled after the user's source: the hash of the argument structs it was compiled with.
+_ABI = """
+#include "kernels.h"
+extern "C" unsigned long long gristmill_abi() { return gristmill::kernel_abi(); }
+"""
 
 _TYPES = {"int64_t": "<i8", "int32_t": "<i4", "float": "<f4", "DType": "<i4"}
 _VIEW = np.dtype({
@@ -33,7 +48,8 @@ _VIEW = np.dtype({
 })  # fmt: skip
 
 
-def _entry(op: str) -> str:
+def entry_of(op: str) -> str:
+    """The entry named `op`, or its forward one. Raises KeyError with the entries there are."""
     names = [e["name"] for e in _C.entries()]
     for candidate in (op, f"{op}_forward"):
         if candidate in names:
@@ -43,7 +59,7 @@ def _entry(op: str) -> str:
 
 def record(op: str) -> np.dtype[Any]:
     """The argument struct of `op` as a NumPy record; a View is a record with address `data`."""
-    fields = _C.describe(_entry(op))["fields"]
+    fields = _C.describe(entry_of(op))["fields"]
     last = fields[-1]
     return np.dtype({
         "names": [f["name"] for f in fields],
@@ -56,17 +72,20 @@ def record(op: str) -> np.dtype[Any]:
 def use(op: str, kernel: Any) -> None:
     """Put `kernel` in place of `op`: a numba cfunc, an address, or the path of a C++ file.
 
-    A C++ file includes "kernels.h" and defines `extern "C" gristmill::Status <entry>(...)`.
-    Fusions that contain the op are off until `reset`. Raises RuntimeError with the compiler's
+    A C++ file includes "kernels.h" and defines `extern "C" gristmill::Status <entry>(...)`; it is
+    compiled here, and refused when the argument structs it was compiled with are not those of the
+    table. Of an address nothing is known: its argument struct must be `record(op)`.
+    Fusions that contain the op are off until `reset`. Raises RuntimeError, with the compiler's
     output when the file does not compile.
     """
-    entry = _entry(op)
+    entry = entry_of(op)
     if isinstance(kernel, (str, Path)):
-        address = _compile(Path(kernel), entry)
-    else:
-        address = int(getattr(kernel, "address", kernel))
+        own = _compile(Path(kernel), entry)
+    else:  # code that cannot be read: no two of them count as the same
+        own = Own(int(getattr(kernel, "address", kernel)), f"unknown {uuid.uuid4().hex}")
         _loaded.append(kernel)
-    _C.swap(entry, address)
+    _C.swap(entry, own.address)
+    _own[entry] = own
     off = [e["name"] for e in _C.entries() if entry in e["contains"].split()]
     if off:
         print(f"{entry} replaced; composed instead of fused: {', '.join(off)}")
@@ -74,7 +93,30 @@ def use(op: str, kernel: Any) -> None:
 
 def reset(op: str) -> None:
     """The table's own kernel again."""
-    _C.swap(_entry(op), None)
+    entry = entry_of(op)
+    _C.swap(entry, None)
+    _own.pop(entry, None)
+
+
+def active() -> dict[str, str]:
+    """{entry: digest} of the kernels that `use` put in place: a part of the key of a run.
+
+    The sha256 of the library that a C++ file was compiled to; of any other kernel a name of its
+    own at each `use`, so that its results are never reused.
+    """
+    return {entry: own.digest for entry, own in _own.items() if _replaced(entry)}
+
+
+def address(op: str) -> int:
+    """Where the kernel is that `use` put in place of `op`. Raises ValueError when there is none."""
+    entry = entry_of(op)
+    if entry not in _own or not _replaced(entry):
+        raise ValueError(f"{entry} is the table's own kernel; put yours in its place: lab.use")
+    return _own[entry].address
+
+
+def _replaced(entry: str) -> bool:
+    return any(e["replaced"] for e in _C.entries() if e["name"] == entry)
 
 
 def headers() -> Path:
@@ -88,16 +130,13 @@ def headers() -> Path:
     )
 
 
-def _compile(source: Path, entry: str) -> int:
+def _compile(source: Path, entry: str) -> Own:
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         raise RuntimeError("no C++ compiler found; install one (Debian: apt install g++)")
-    text = source.read_text("utf-8")
-    name = hashlib.sha256(f"{text}{_C.abi()}".encode()).hexdigest()[:16]
-    library = Path(tempfile.mkdtemp(prefix="gristmill-lab-")) / f"{entry}-{name}.so"
-    guard = f'\nextern "C" unsigned long long gristmill_abi() {{ return {_C.abi()}ull; }}\n'
+    library = Path(tempfile.mkdtemp(prefix="gristmill-lab-")) / f"{entry}.so"
     copy = library.with_suffix(".cpp")
-    copy.write_text(text + guard)
+    copy.write_text(source.read_text("utf-8") + _ABI)
     command = [
         compiler, "-std=c++20", "-O3", "-march=native", "-ffp-contract=off", "-shared", "-fPIC",
         f"-I{headers()}", f"-I{source.resolve().parent}", str(copy), "-o", str(library),
@@ -107,66 +146,20 @@ def _compile(source: Path, entry: str) -> int:
         raise RuntimeError(f"{source} does not compile:\n{done.stderr}")
     lib = ctypes.CDLL(str(library))
     _loaded.append(lib)
+    _check_abi(lib, source)
     try:
         function = getattr(lib, entry)
     except AttributeError:
         raise RuntimeError(f'{source} does not define extern "C" {entry}') from None
-    return ctypes.cast(function, ctypes.c_void_p).value or 0
+    return Own(ctypes.cast(function, ctypes.c_void_p).value or 0, sha256_file(library))
 
 
-@dataclass(frozen=True)
-class Report:
-    """What `check` found: the worst error as a multiple of the allowed one, and where."""
-
-    op: str
-    cases: int
-    worst: float
-    where: str
-
-    @property
-    def ok(self) -> bool:
-        return self.worst <= 1.0
-
-
-Case = Callable[[int, int, np.random.Generator], tuple[npt.NDArray[Any], npt.NDArray[Any]]]
-
-
-def _silu(rows: int, cols: int, rng: np.random.Generator) -> tuple[Any, Any]:
-    from gristmill.ops.silu import reference_forward
-
-    x = (rng.standard_normal((rows, cols)) * 4).astype(np.float32)
-    out = _C.empty((rows, cols), "float32")
-    out.numpy()[...] = np.nan  # a value nobody writes must show
-    _C.silu_forward(out, _C.from_numpy(x))
-    return out.numpy(), reference_forward(x.astype(np.float64))
-
-
-_CASES: dict[str, Case] = {"silu_forward": _silu}
-
-
-def check(op: str, tolerance: float = 8 * 2.0**-24) -> Report:
-    """Run the active kernel of `op` against its twin in float64 on awkward sizes.
-
-    Allowed is `tolerance` times (1 + |value|): eight roundings of float32 by default. Raises
-    ReproError naming the first wrong element.
-    """
-    entry = _entry(op)
-    if entry not in _CASES:
-        raise KeyError(f"check knows {', '.join(_CASES)}; test other ops with tests/ops")
-    rng = np.random.default_rng(0)
-    worst, where, cases = 0.0, "", 0
-    for rows in (1, 3, 17):
-        for cols in (1, 15, 16, 17, 31, 64, 1009):
-            got, want = _CASES[entry](rows, cols, rng)
-            error = np.abs(got - want) / (tolerance * (1 + np.abs(want)))
-            error = np.where(np.isnan(error), np.inf, error)
-            cases += 1
-            if error.max() > worst:
-                i = np.unravel_index(int(error.argmax()), error.shape)
-                worst = float(error.max())
-                at = tuple(map(int, i))
-                where = f"shape ({rows}, {cols}), element {at}: {got[i]}, twin {want[i]}"
-    report = Report(entry, cases, worst, where)
-    if not report.ok:
-        raise ReproError(f"{entry} is wrong by {worst:.3g} times the allowed error: {where}")
-    return report
+def _check_abi(lib: ctypes.CDLL, source: Path) -> None:
+    lib.gristmill_abi.restype = ctypes.c_uint64
+    compiled = lib.gristmill_abi()
+    if compiled != _C.abi():
+        raise RuntimeError(
+            f"{source} was compiled with the argument structs of {headers() / 'kernels.h'} (ABI "
+            f"{compiled}), the table calls it with others (ABI {_C.abi()}): header and extension "
+            "are of different versions; reinstall gristmill"
+        )
