@@ -16,6 +16,9 @@ Offsets and strides count elements. A field that is not named is zero. A want co
 buffer: |got - value| <= bound element by element; a NaN bound says that the kernel must leave
 the element as it was. Buffers without a want must stay as they were, byte for byte.
 same_bits: the results are the same bytes under every table (f32, determinism contract).
+
+A case of matmul_pack, whose own result is opaque, has the fields of matmul: b is packed first, and
+the product must also have the bytes it has with b not packed.
 """
 
 from __future__ import annotations

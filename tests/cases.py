@@ -160,7 +160,7 @@ class Case:
     _results: dict[str, tuple[Floats, Floats]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        names = [f["name"] for f in _C.describe(self.entry)["fields"]]
+        names = [f["name"] for f in self._fields()]
         assert list(self.arguments) == names, f"{self.entry} takes {names}"
         assert set(self.expected) == set(self.outputs()), f"{self}: a result for every output"
         for name, operand in self.outputs().items():
@@ -195,8 +195,21 @@ class Case:
             if isinstance(v, Operand)
         }
         arrays = {n: self._operand(n).array(s) for n, s in storage.items()}
-        getattr(_C, self.entry)(**dict(self._binding_arguments(arrays)))
+        given = dict(self._binding_arguments(arrays))
+        if self.entry == "matmul_pack":
+            b = arrays["b"]
+            whole = b.view(b.shape[1:], b.strides[1:], 0)
+            given["packed"] = _C.matmul_pack(whole, given["compute"])
+        getattr(_C, self._called())(**given)
         return {n: storage[n] for n in self.outputs()}
+
+    def _called(self) -> str:
+        """A pack is opaque, so a case of matmul_pack is a product with b packed."""
+        return "matmul" if self.entry == "matmul_pack" else self.entry
+
+    def _fields(self) -> list[dict[str, Any]]:
+        fields: list[dict[str, Any]] = _C.describe(self._called())["fields"]
+        return fields
 
     def _operand(self, name: str) -> Operand:
         operand = self.arguments[name]
@@ -205,7 +218,7 @@ class Case:
 
     def _binding_arguments(self, arrays: dict[str, Array]) -> Iterator[tuple[str, Any]]:
         """Bindings take sizes from the arrays, and a key as two numbers."""
-        for f in _C.describe(self.entry)["fields"]:
+        for f in self._fields():
             name, value = f["name"], self.arguments[f["name"]]
             if name == "key":
                 words = self._operand(name).read().view(np.uint64).tolist()
@@ -223,7 +236,7 @@ class Case:
     def portable(self) -> case_file.Case:
         """The same call as `kernel_check` takes it."""
         buffers, fields = {}, {}
-        for f in _C.describe(self.entry)["fields"]:
+        for f in self._fields():
             name, value = f["name"], self.arguments[f["name"]]
             if isinstance(value, Operand):
                 buffers[name] = self._buffer(name, value)

@@ -57,10 +57,11 @@ std::vector<Block> copy_buffers(const Case& c) {
   return blocks;
 }
 
-std::string put_field(const Case& c, const std::vector<Block>& blocks, const Field& f, unsigned char* args) {
+std::string put_field(const Case& c, const Entry& entry, const std::vector<Block>& blocks, const Field& f,
+                      unsigned char* args) {
   for (int i = 0; i < field_count(); ++i) {
     const FieldInfo info = field(i);
-    if (c.entry != info.entry || f.name != info.name) continue;
+    if (std::strcmp(entry.name, info.entry) != 0 || f.name != info.name) continue;
     unsigned char* at = args + info.offset;
     const auto b = static_cast<size_t>(f.buffer);
     void* data = f.buffer < 0 ? nullptr : blocks[b].bytes() + f.offset * item_size(c.buffers[b].dtype);
@@ -168,30 +169,57 @@ void judge(const Case& c, const std::vector<Block>& blocks, Outcome* out) {
   }
 }
 
-}  // namespace
+// b as matmul_pack lays it out, in exactly the bytes it asks for.
+Status pack_b(const Kernels* table, Context* ctx, MatmulArgs* m, std::vector<Block>* packs) {
+  MatmulPackArgs p{{}, m->b, m->N, m->K, m->compute};
+  for (int i = 0; i < 3; ++i) p.b.strides[i] = m->b.strides[i + 1];
+  const int64_t bytes = table->matmul_pack_workspace(&p, ctx->threads);
+  packs->emplace_back(bytes);
+  std::memset(packs->back().bytes(), 0xff, static_cast<size_t>(bytes));  // NaN: every byte that is read was written
+  p.out.data = packs->back().bytes(), p.out.dtype = DType::u8, p.out.strides[0] = 1;
+  m->b.packed = p.out.data;
+  return table->matmul_pack(ctx, &p);
+}
 
-Outcome replay(const Case& c, const Kernels* table, int32_t threads) {
+Outcome call(const Case& c, const Entry& entry, const Kernels* table, int32_t threads, bool packed) {
   Outcome out;
-  const Entry* entry = find_entry(c.entry);
-  if (!entry || !entry->present(table)) {
-    out.problem = entry ? "the table has no such kernel" : "kernels.h has no such entry";
-    return out;
-  }
   const std::vector<Block> blocks = copy_buffers(c);
   alignas(64) unsigned char args[kMaxArgs] = {};
   for (const Field& f : c.fields) {
-    out.problem = put_field(c, blocks, f, args);
+    out.problem = put_field(c, entry, blocks, f, args);
     if (!out.problem.empty()) return out;
   }
-  const int64_t bytes = entry->workspace(table, args, threads);
-  const Block workspace(bytes);
-  if (bytes > 0) std::memset(workspace.bytes(), 0xff, static_cast<size_t>(bytes));  // NaN: scratch is not zeroed
-  Context ctx = {threads, pool_parallel_for, bytes > 0 ? workspace.bytes() : nullptr, bytes, nullptr};
-  const Status status = entry->call(table, &ctx, args);
+  Context ctx = {threads, pool_parallel_for, nullptr, 0, nullptr};
+  std::vector<Block> packs;
+  Status status = packed ? pack_b(table, &ctx, reinterpret_cast<MatmulArgs*>(args), &packs) : Status::ok;
+  ctx.workspace_bytes = entry.workspace(table, args, threads);
+  const Block workspace(ctx.workspace_bytes);
+  if (ctx.workspace_bytes > 0) {
+    ctx.workspace = workspace.bytes();
+    std::memset(ctx.workspace, 0xff, static_cast<size_t>(ctx.workspace_bytes));  // NaN: scratch is not zeroed
+  }
+  if (status == Status::ok) status = entry.call(table, &ctx, args);
   if (status != Status::ok)
     out.problem = status_name(status);
   else
     judge(c, blocks, &out);
+  return out;
+}
+
+}  // namespace
+
+Outcome replay(const Case& c, const Kernels* table, int32_t threads) {
+  // A pack is opaque: its cases are products with the fields of matmul, and must have the unpacked one's bytes.
+  const bool packed = c.entry == "matmul_pack";
+  const Entry* entry = find_entry(packed ? "matmul" : c.entry);
+  if (!entry || !entry->present(table) || (packed && !table->matmul_pack)) {
+    Outcome out;
+    out.problem = entry ? "the table has no such kernel" : "kernels.h has no such entry";
+    return out;
+  }
+  Outcome out = call(c, *entry, table, threads, packed);
+  if (packed && out.problem.empty() && out.results != call(c, *entry, table, threads, false).results)
+    out.problem = "other bits than the product of the same b unpacked";
   return out;
 }
 
