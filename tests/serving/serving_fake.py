@@ -65,10 +65,15 @@ class FakeModel:
 
 
 class FakeSession:
-    """Cache of ids; `seconds` is slept per id to make requests last."""
+    """Cache of ids; `seconds` is slept per id to make requests last.
 
-    def __init__(self, n_ctx: int, seconds: float = 0.0, eos: float = -1.0) -> None:
-        self._n_ctx, self._seconds, self._eos = n_ctx, seconds, eos
+    With `say`, the id after n ids is byte (n - 1) of it, again and again, whatever the ids are.
+    """
+
+    def __init__(
+        self, n_ctx: int, seconds: float = 0.0, eos: float = -1.0, say: bytes = b""
+    ) -> None:
+        self._n_ctx, self._seconds, self._eos, self._say = n_ctx, seconds, eos, say
         self.ids: list[int] = []
         self.evaluated = 0
 
@@ -109,6 +114,8 @@ class FakeSession:
         row[128:256] -= 3  # mostly readable text
         row[FIRST_SPECIAL] += np.float32(self._eos)
         row[FIRST_SPECIAL + 1 :] = -1e4
+        if self._say:
+            row[self._say[(len(self.ids) - 1) % len(self._say)]] = 100
         return row
 
 
@@ -140,8 +147,9 @@ def fake_runtime(
     seconds: float = 0.0,
     eos: float = -1.0,
     fim: bool = True,
+    say: bytes = b"",
     **metadata: object,
 ) -> Runtime:
     """A runtime of the stand-ins."""
     model = FakeModel(n_ctx, fim=fim, **metadata)
-    return Runtime(model, lambda size: FakeSession(size, seconds, eos), fake_sample)
+    return Runtime(model, lambda size: FakeSession(size, seconds, eos, say), fake_sample)

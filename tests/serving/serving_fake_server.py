@@ -1,4 +1,4 @@
-"""`gristmill serve` with the stand-in model: [--seconds PER_TOKEN] and the options of serve."""
+"""`gristmill serve` with the stand-in model: further options --seconds PER_TOKEN, --say TEXT."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ def main() -> int:
     """As gristmill's own command line: an error is a message and an exit code."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=0.0)
+    parser.add_argument("--say", default="")
     cli.add_arguments(parser)
     args = parser.parse_args()
     try:
-        return cli.serve_runtime(fake_runtime(seconds=args.seconds), Path("fake.gguf"), args)
+        runtime = fake_runtime(seconds=args.seconds, say=args.say.encode())
+        return cli.serve_runtime(runtime, Path("fake.gguf"), args)
     except GristmillError as error:
         print(error, file=sys.stderr)
         return error.exit_code
