@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("rensa")
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gristmill.data import dedup
@@ -61,7 +61,6 @@ def test_pairs_against_brute_force(threshold: float, changes: int) -> None:
 
 
 @given(st.lists(st.text("ab \n.", max_size=20), max_size=8), st.integers(1, 6))
-@settings(deadline=None)
 def test_similarity_is_the_definition(texts: list[str], width: int) -> None:
     sets = dedup.shingle_sets(texts, width)
     for i, j in combinations(range(len(texts)), 2):
@@ -71,7 +70,6 @@ def test_similarity_is_the_definition(texts: list[str], width: int) -> None:
 
 
 @given(st.lists(st.text("ab ", max_size=12), max_size=8), st.randoms())
-@settings(deadline=None)
 def test_pairs_do_not_depend_on_the_company(texts: list[str], rng: random.Random) -> None:
     """The same two texts are a pair whatever stands between them."""
     order = list(range(len(texts)))

@@ -51,7 +51,7 @@ def test_between_tokens_it_is_a_permutation(
     assert (permuted[1] == SUF) >= spm
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.text(min_size=40) | st.just(SOURCE[:900]), st.integers(0, 10**9), st.floats(0, 1))
 @example("ééééééééééééééééééééééééééééééééééé", 1, 0.5)
 def test_between_characters_the_text_comes_back(

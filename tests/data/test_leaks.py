@@ -40,7 +40,7 @@ def test_a_clean_split_has_none() -> None:
     assert find_leaks(corpus(30), places([SPLITS[i % 3] for i in range(30)]), 0.8) == []
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.sampled_from(list(itertools.permutations(SPLITS, 2))), st.integers(0, 9))
 def test_planted_near_duplicates_are_found(pair: tuple[str, str], word: int) -> None:
     documents = corpus(12)

@@ -45,7 +45,7 @@ def rows_of(loader: Loader, windows: range) -> list[tuple[list[int], list[int]]]
 SIZES = st.lists(st.integers(0, 90), min_size=1, max_size=12)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(SIZES, st.integers(2, 40), st.integers(1, 4), st.integers(0, 2**40))
 def test_an_epoch_holds_every_token_once(
     tmp_path_factory: pytest.TempPathFactory,
@@ -65,7 +65,7 @@ def test_an_epoch_holds_every_token_once(
         first = windows.stop
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(SIZES, st.integers(2, 40))
 def test_targets_follow_inputs(
     tmp_path_factory: pytest.TempPathFactory, lengths: list[int], context: int
@@ -108,7 +108,7 @@ def test_epochs_differ_and_rows_are_shuffled(tmp_path: Path) -> None:
     assert np.mean(neighbours) < 0.1
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(SIZES, st.integers(24, 64), st.integers(0, 2**40))
 def test_with_holes_every_token_is_still_seen_once(
     tmp_path_factory: pytest.TempPathFactory, lengths: list[int], context: int, seed: int

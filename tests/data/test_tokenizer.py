@@ -32,7 +32,7 @@ TEXT = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(TEXT)
 def test_any_text_comes_back(trained: Tokenizer, text: str) -> None:
     ids = trained.encode(text)
@@ -40,7 +40,7 @@ def test_any_text_comes_back(trained: Tokenizer, text: str) -> None:
     assert not set(ids) & set(trained.special.values())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(TEXT, max_size=5))
 def test_a_batch_is_its_texts_one_by_one(trained: Tokenizer, texts: list[str]) -> None:
     assert trained.encode_batch(texts) == [trained.encode(text) for text in texts]

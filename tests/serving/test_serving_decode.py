@@ -38,7 +38,7 @@ def ids(events: list[Event]) -> list[int]:
     st.lists(st.lists(st.integers(32, 40), min_size=1, max_size=200), min_size=1, max_size=4),
     st.integers(0, 1 << 62),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_answers_do_not_depend_on_the_cache(prompts: list[list[int]], seed: int) -> None:
     shared = slot()
     for prompt in prompts:

@@ -13,7 +13,7 @@ pytest.importorskip("pydantic")
 pytest.importorskip("duckdb")
 pytest.importorskip("rensa")
 
-from gristmill.artifacts import StageContext, describe_files, digest_of
+from gristmill.artifacts import StageContext, describe_files, digest_of, sha256_bytes
 from gristmill.data.document import Document, read_documents, read_removals, write_documents
 from gristmill.data.private import AUDIT_SCHEMA
 from gristmill.data.settings import CleanConfig
@@ -23,7 +23,7 @@ from gristmill.stages import clean
 
 
 def document(path: str, text: str) -> Document:
-    digest = f"{abs(hash(path)):064x}"[:64]
+    digest = sha256_bytes(path.encode())
     return Document(digest, "s", path, ".", "MIT", "test", len(text), 1, 1, "utf-8", text)
 
 
