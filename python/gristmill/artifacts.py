@@ -97,7 +97,8 @@ def storage_error(path: Path, error: OSError) -> StorageError:
         errno.EACCES: "choose another folder with --runs, or change its permissions",
         errno.EPERM: "choose another folder with --runs, or change its permissions",
         errno.EROFS: "the file system is read-only; choose another folder with --runs",
-    }.get(error.errno or 0, "see that there is space, then run the same command again")
+        0: "see that there is space, then run the same command again",  # NumPy's OSError has none
+    }.get(error.errno or 0, "see the cause, then run the same command again")
     return StorageError(f"cannot write {path}: {error.strerror or error}; {advice}")
 
 
