@@ -1,30 +1,39 @@
 """Reading a prompt and writing tokens from a GGUF, beside llama.cpp (xllamacpp) on the same file.
 
-    python bench/generate.py runs/latest/11_deploy/model.gguf [--prompt 128] [--tokens 64]
+    python -m bench.generate runs/latest/11_deploy/model.gguf [--prompt 128] [--tokens 64]
 
-Both use an f32 cache, the same threads and prompt; first their greedy tokens must agree (up
-to a near tie), then they take turns. The ceiling of writing is the memory's: every weight is read
-once per token, at the bandwidth a large copy reaches in the same run.
+Both use an f32 cache, the same threads and prompt; first their greedy tokens must agree (up to a
+near tie), then they take turns with the machine's ceiling. Of writing that is to read every weight
+once per token, a stream over an array of that size; of reading the prompt it is the fused
+multiply-adds of its products, from registers.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import xllamacpp
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for python bench/generate.py
+
+from bench.measure import compute_ceiling, interleave, stream_ceiling, summary
+from bench.receipt import Receipt
 
 from gristmill.backend import _C
 
 
 @dataclass(frozen=True)
-class Speed:
-    """Tokens per second of one round."""
+class Times:
+    """Seconds of one run."""
 
     read: float
     write: float
@@ -36,7 +45,7 @@ class Ours:
     def __init__(self, path: Path) -> None:
         self.model = _C.Model(str(path), True)
 
-    def run(self, ids: list[int], tokens: int) -> tuple[Speed, list[int], list[float]]:
+    def run(self, ids: list[int], tokens: int) -> tuple[Times, list[int], list[float]]:
         """Greedy tokens, the gap of the best two logits before each."""
         session = _C.Session(self.model, len(ids) + tokens)
         start = time.perf_counter()
@@ -49,7 +58,7 @@ class Ours:
             gaps.append(float(first - second))
             logits = session.eval(out[-1:])
         end = time.perf_counter()
-        return Speed(len(ids) / (middle - start), tokens / (end - middle)), out, gaps
+        return Times(middle - start, end - middle), out, gaps
 
 
 class Peer:
@@ -64,27 +73,30 @@ class Peer:
         params.verbosity = 0
         self.server = xllamacpp.Server(params)
 
-    def run(self, ids: list[int], tokens: int) -> tuple[Speed, bytes]:
-        """Speed and the text as bytes: token ids are withheld within a character."""
+    def run(self, ids: list[int], tokens: int) -> tuple[Times, bytes]:
+        """Seconds and the text as bytes: token ids are withheld within a character."""
         request: dict[str, Any] = {"prompt": ids, "n_predict": tokens, "temperature": 0}
         request |= {"ignore_eos": True, "cache_prompt": False, "return_tokens": True}
         answer = self.server.handle_completions(request | {"n_probs": 1})
         timings = answer["timings"]
         pieces = answer["choices"][0]["logprobs"]["content"]
         written = b"".join(bytes(piece["bytes"]) for piece in pieces)
-        return Speed(timings["prompt_per_second"], timings["predicted_per_second"]), written
+        return Times(timings["prompt_ms"] / 1e3, timings["predicted_ms"] / 1e3), written
 
 
-def bandwidth() -> float:
-    """Bytes per second of reading, from the sum of 256 MB by our own reduce on all threads."""
-    array = _C.from_numpy(np.ones((64, 1 << 20), np.float32))
-    out = _C.empty((64,))
-    best = 1e9
-    for _ in range(5):
-        start = time.perf_counter()
-        _C.reduce(out, array, "sum")
-        best = min(best, time.perf_counter() - start)
-    return array.nbytes / best
+def ceilings(path: Path, prompt: int, tokens: int) -> dict[str, Callable[[], float]]:
+    """Seconds to read `prompt` ids and to write `tokens`: the products' FLOPs (the head's for the
+    last id only), and every weight once per token (of an embedding that is not the head, nothing).
+    """
+    sizes = {t.name: (int(t.n_elements), int(t.n_bytes)) for t in gguf.GGUFReader(path).tensors}
+    embedding = sizes.pop("token_embd.weight")
+    head = sizes.pop("output.weight", embedding)
+    rest = [sum(size[i] for size in sizes.values()) for i in range(2)]
+    stream = stream_ceiling(1, 0, (rest[1] + head[1]) / 4)
+    return {
+        "read": compute_ceiling(2.0 * (rest[0] * prompt + head[0])),
+        "write": lambda: tokens * stream(),
+    }
 
 
 def verify(model: Any, ours: list[int], theirs: bytes, gaps: list[float]) -> int:
@@ -109,6 +121,7 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=128, help="tokens read")
     parser.add_argument("--tokens", type=int, default=64, help="tokens written")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", type=Path, help="write a receipt (bench/results/README.md)")
     args = parser.parse_args()
     text = Path(__file__).read_bytes() * 8
     ours = Ours(args.model)
@@ -117,22 +130,24 @@ def main() -> None:
     _, mine, gaps = ours.run(ids, args.tokens)
     _, theirs = peer.run(ids, args.tokens)
     equal = verify(ours.model, mine, theirs, gaps)
-    rounds: dict[str, list[Speed]] = {"gristmill": [], "llama.cpp": []}
-    for _ in range(args.rounds):
-        rounds["gristmill"].append(ours.run(ids, args.tokens)[0])
-        rounds["llama.cpp"].append(peer.run(ids, args.tokens)[0])
-    print(f"{args.model.name}, {_C.threads()} threads, {equal} greedy tokens equal")
-    for what in ("read", "write"):
-        speeds = {name: [getattr(s, what) for s in r] for name, r in rounds.items()}
-        a, b = (statistics.median(v) for v in speeds.values())
-        spread = [f"{min(v):.0f}..{max(v):.0f}" for v in speeds.values()]
-        line = (
-            f"{what}: {a:.0f} tokens/s ({spread[0]}), llama.cpp {b:.0f} ({spread[1]}): {a / b:.2f}x"
-        )
-        if what == "write":
-            limit = bandwidth() / args.model.stat().st_size
-            line += f", {100 * a / limit:.0f} % of {limit:.0f} by bandwidth"
-        print(line)
+    beside = version("xllamacpp")
+    print(f"{args.model.name}, {args.model.stat().st_size / 1e6:.0f} MB, {_C.threads()} threads, "
+          f"beside llama.cpp (xllamacpp {beside}), {equal} greedy tokens equal")  # fmt: skip
+    receipt = Receipt(args.json, "generate", vars(args), {"xllamacpp": beside})
+    limits = ceilings(args.model, len(ids), args.tokens)
+
+    def take_turns(what: str, tokens: int, amount: int) -> None:
+        def timed(side: Ours | Peer) -> Callable[[], float]:
+            return lambda: getattr(side.run(ids, tokens)[0], what)
+
+        sides = {"ours": timed(ours), "peer": timed(peer), "ceiling": limits[what]}
+        taken = interleave(sides, args.rounds)
+        row = summary(f"{what} {amount} tokens", taken, amount, "tokens")
+        print(row, flush=True)
+        receipt.add({"op": "generate", **asdict(row), "model_bytes": args.model.stat().st_size})
+
+    take_turns("read", 1, len(ids))
+    take_turns("write", args.tokens, args.tokens)
 
 
 if __name__ == "__main__":

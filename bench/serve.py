@@ -1,10 +1,12 @@
-"""Latency and throughput of a running `gristmill serve`.
+"""Latency and throughput of a running `gristmill serve`, beside its engine without HTTP.
 
-    python bench/serve.py --url http://127.0.0.1:8080 [--clients 1 4 16] [--requests 40] [--out DIR]
+    python -m bench.serve --model FILE --url http://127.0.0.1:8080 [--clients 1 4 16] [--json FILE]
 
 Each client sends streaming completions one after the other over raw sockets, so the client costs
 little beside the server it shares the machine with. Before anything is timed, every request is sent
-once alone; a timed answer that differs from it by one byte ends the benchmark.
+once alone; a timed answer that differs from it by one byte ends the benchmark. In turns with the
+server, the engine in this process gets the same requests from as many clients: what it generates is
+the ceiling of the server, and must be the same bytes.
 
   ttft   arrival of the first text, from sending the request
   itl    time between two further frames of a stream
@@ -17,14 +19,26 @@ import argparse
 import asyncio
 import json
 import os
-import platform
+import queue
 import statistics
 import sys
 import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for python bench/serve.py
+
+from bench.receipt import Receipt
+
+from gristmill.errors import GristmillError
+from gristmill.serving.decode import Finish, Piece, Task
+from gristmill.serving.engine import Engine, Failure
+from gristmill.serving.fim import with_bos
+from gristmill.serving.model import choose_context, find_model, load_runtime
 
 PROMPTS = (
     "def read_json(path):\n    ",
@@ -108,11 +122,44 @@ async def ask(target: Target, number: int) -> Answer:
     return answer
 
 
-async def measure(
-    target: Target, clients: int, requests: int, expected: list[str]
-) -> dict[str, Any]:
-    """`requests` requests by `clients` clients at once; figures in milliseconds and tokens/s."""
-    numbers = iter(range(requests))
+class Direct:
+    """The server's engine in this process, without HTTP."""
+
+    def __init__(self, model: Path, target: Target, slots: int) -> None:
+        self.runtime, self.target = load_runtime(model), target
+        n_ctx = choose_context(self.runtime, None)
+        self.engine = Engine(self.runtime, n_ctx=n_ctx, slots=slots, queue=64, seconds=600)
+
+    def ask(self, number: int, expected: str) -> int:
+        """Generate request `number`; its tokens. Raises RuntimeError for another text."""
+        body, model = self.target.body(number), self.runtime.model
+        ids = with_bos(model, model.tokenize(body["prompt"].encode(), True))
+        task = Task(
+            tuple(ids), body["max_tokens"], temperature=body["temperature"], seed=body["seed"]
+        )
+        events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.engine.submit([task], lambda _: events.put)
+        text = ""
+        while not isinstance(event := events.get(), Finish):
+            if isinstance(event, Failure):
+                raise RuntimeError(event.message)
+            if isinstance(event, Piece):
+                text += event.text
+        if text != expected:
+            raise RuntimeError(f"request {number}: server and engine differ; is --model its file?")
+        return event.completion_tokens
+
+    def speed(self, clients: int, expected: list[str]) -> float:
+        """Tokens per second of all requests by `clients` threads."""
+        began = time.perf_counter()
+        with ThreadPoolExecutor(clients) as pool:
+            tokens = sum(pool.map(self.ask, range(len(expected)), expected))
+        return tokens / (time.perf_counter() - began)
+
+
+async def load(target: Target, clients: int, expected: list[str]) -> tuple[list[Answer], float]:
+    """All requests by `clients` clients at once; the answers and the seconds together."""
+    numbers = iter(range(len(expected)))
     answers: list[Answer] = []
 
     async def client() -> None:
@@ -124,14 +171,29 @@ async def measure(
 
     began = time.perf_counter()
     await asyncio.gather(*(client() for _ in range(clients)))
-    seconds = time.perf_counter() - began
-    tokens = sum(answer.tokens for answer in answers)
+    return answers, time.perf_counter() - began
+
+
+async def measure(
+    target: Target, direct: Direct, clients: int, rounds: int, expected: list[str]
+) -> dict[str, Any]:
+    """Server and engine in turns; latencies over all answers, speeds as medians of the rounds."""
+    answers: list[Answer] = []
+    speeds, ceilings = [], []
+    for _ in range(rounds):
+        some, seconds = await load(target, clients, expected)
+        speeds.append(sum(answer.tokens for answer in some) / seconds)
+        ceilings.append(direct.speed(clients, expected))
+        answers += some
+    share = statistics.median(a / b for a, b in zip(speeds, ceilings, strict=True))
+    tokens = sum(answer.tokens for answer in answers) / len(answers)
     return {
         "clients": clients,
-        "requests": requests,
-        "seconds": seconds,
-        "requests_per_second": requests / seconds,
-        "tokens_per_second": tokens / seconds,
+        "requests": len(answers),
+        "requests_per_second": statistics.median(speeds) / tokens,
+        "tokens_per_second": statistics.median(speeds),
+        "engine_tokens_per_second": statistics.median(ceilings),
+        "of_ceiling": share,
         "ttft_ms": spread([1000 * a.first for a in answers if a.first]),
         "itl_ms": spread([1000 * gap for a in answers for gap in a.gaps]),
         "e2e_ms": spread([1000 * a.whole for a in answers]),
@@ -146,66 +208,65 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98]}
 
 
-async def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Check, then measure every number of clients."""
+def served_digest(args: argparse.Namespace) -> str:
+    """Digest of the model behind the URL."""
+    headers = {"Authorization": f"Bearer {args.key}"} if args.key else {}
+    request = urllib.request.Request(f"{args.url}/v1/models", headers=headers)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return str(json.load(answer)["data"][0]["meta"]["digest"])
+
+
+async def run(args: argparse.Namespace, receipt: Receipt) -> None:
+    """Check, then measure and print every number of clients."""
     place = urlsplit(args.url)
     target = Target(place.hostname or "127.0.0.1", place.port or 80, args.key, args.tokens)
+    model = find_model(args.model)
+    direct = Direct(model, target, args.slots)
+    if direct.runtime.model.digest != served_digest(args):
+        raise RuntimeError(f"{model} is not the file it serves; give that one with --model")
     expected = [(await ask(target, number)).text for number in range(args.requests)]
-    results = [await measure(target, n, args.requests, expected) for n in args.clients]
-    return {
-        "benchmark": "serve",
-        "url": args.url,
-        "max_tokens": args.tokens,
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": {"cpus": os.cpu_count(), "kind": platform.machine(), "cpu": cpu_name()},
-        "results": results,
-    }
+    print(HEAD)
+    for clients in args.clients:
+        row = await measure(target, direct, clients, args.rounds, expected)
+        print(line(row), flush=True)
+        receipt.add({"op": "serve", **row})
+    direct.engine.stop()
 
 
-def cpu_name() -> str:
-    """Model name of the processor where Linux tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "")
+HEAD = "clients  req/s  tok/s of engine's   ttft p50/p95 ms    itl p50/p95 ms    e2e p50/p95 ms"
 
 
-def table(report: dict[str, Any]) -> str:
-    """The figures as lines of text."""
-    lines = ["clients  req/s  tok/s   ttft p50/p95 ms    itl p50/p95 ms    e2e p50/p95 ms"]
-    for row in report["results"]:
-        cells = []
-        for name in ("ttft_ms", "itl_ms", "e2e_ms"):
-            values = row[name]
-            text = f"{values['p50']:.1f} / {values['p95']:.1f}" if values else "-"
-            cells.append(f"{text:>17}")
-        rates = f"{row['requests_per_second']:6.1f} {row['tokens_per_second']:6.0f}"
-        lines.append(f"{row['clients']:7d} {rates} {' '.join(cells)}")
-    return "\n".join(lines)
+def line(row: dict[str, Any]) -> str:
+    """One row of the table."""
+    cells = []
+    for name in ("ttft_ms", "itl_ms", "e2e_ms"):
+        values = row[name]
+        text = f"{values['p50']:.1f} / {values['p95']:.1f}" if values else "-"
+        cells.append(f"{text:>17}")
+    share = f"{100 * row['of_ceiling']:3.0f} % of {row['engine_tokens_per_second']:.0f}"
+    rates = f"{row['requests_per_second']:6.1f} {row['tokens_per_second']:6.0f}"
+    return f"{row['clients']:7d} {rates} {share:>12} {' '.join(cells)}"
 
 
 def main() -> int:
-    """Print the table; with --out also write it as JSON."""
+    """Print the table; with --json also write a receipt."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--url", default="http://127.0.0.1:8080")
+    parser.add_argument("--model", help="the file it serves, or a run folder (runs/latest)")
     parser.add_argument("--key", default=os.environ.get("GRISTMILL_API_KEY"))
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--requests", type=int, default=40)
+    parser.add_argument("--requests", type=int, default=40, help="of all clients in a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--slots", type=int, default=4, help="as the server's --limit slots=N")
     parser.add_argument("--tokens", type=int, default=32, help="max_tokens of each request")
-    parser.add_argument("--out", type=Path, help="folder for serve-<time>.json")
+    parser.add_argument("--json", type=Path, help="write a receipt (bench/results/README.md)")
     args = parser.parse_args()
+    settings = {k: v for k, v in vars(args).items() if k not in ("key", "model", "url")}
     try:
-        report = asyncio.run(run(args))
-    except (OSError, RuntimeError) as error:
+        asyncio.run(run(args, Receipt(args.json, "serve", settings, {})))
+    except (OSError, RuntimeError, GristmillError) as error:
         print(f"{args.url}: {error}", file=sys.stderr)
         return 1
-    print(table(report))
-    if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)
-        path = args.out / f"serve-{report['time'].replace(':', '')}.json"
-        path.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
-        print(path)
     return 0
 
 

@@ -1,25 +1,32 @@
 """One optimizer step of a GPT-sized llama, beside the same model in PyTorch eager.
 
-    python bench/train_step.py [--layers 6 --width 384 --vocab 4096 --batch 16 --context 256]
+    python -m bench.train_step [--layers 6 --width 384 --vocab 4096 --batch 16 --context 256]
 
 First both make the same three steps from the same weights, and their losses must agree; then they
-take turns, and medians are compared. PyTorch gets its fastest eager form:
-scaled_dot_product_attention, fused AdamW, F.rms_norm, autocast for bfloat16. The ceiling is one
-large product of PyTorch's in the
-same run, counted over the FLOPs of the step's own products.
+take turns with the ceiling, fused multiply-adds from registers in the number of the step's FLOPs,
+and medians are compared. PyTorch gets its fastest eager form: scaled_dot_product_attention, fused
+AdamW, F.rms_norm, autocast for bfloat16. Page faults are counted in every step after the first.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
-import time
+import sys
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for python bench/train_step.py
+
+from bench.measure import Case, compute_ceiling, measure
+from bench.receipt import Receipt
 
 import gristmill as gm
 from gristmill.training.shape import cost
@@ -109,53 +116,63 @@ def theirs(peer: Peer, dtype: str) -> Callable[[Any, Any], float]:
     return step
 
 
-def ceiling(dtype: str) -> float:
-    """FLOP/s of one 1536^3 product of PyTorch, best of five."""
-    n = 1536
-    a = torch.randn(n, n).to(getattr(torch, dtype))
-    best = min(_seconds(lambda: a @ a) for _ in range(5))
-    return 2 * n**3 / best
+class Counted:
+    """A step on its batch, with the page faults of each call."""
+
+    def __init__(self, step: Callable[[Any, Any], float], batch: tuple[Any, Any]) -> None:
+        self.step, self.batch = step, batch
+        self.losses: list[float] = []
+        self.faults: list[int] = []
+
+    def __call__(self) -> None:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        self.losses.append(self.step(*self.batch))
+        self.faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+    def faults_after_the_first(self) -> dict[str, float]:
+        """Median and most of the steps from the second on."""
+        rest = self.faults[1:]
+        return {"median": statistics.median(rest), "most": max(rest)}
 
 
-def _seconds(f: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    f()
-    return time.perf_counter() - start
-
-
-def compare(args: argparse.Namespace, dtype: str) -> None:
-    """Verify, then take turns and print one line."""
-    gm.manual_seed(0)
-    config = gm.models.LlamaConfig(
+def config_of(args: argparse.Namespace) -> gm.models.LlamaConfig:
+    """The model the options ask for."""
+    return gm.models.LlamaConfig(
         vocab_size=args.vocab, hidden_size=args.width, intermediate_size=args.width * 8 // 3,
         num_hidden_layers=args.layers, num_attention_heads=args.width // 64,
         num_key_value_heads=args.width // 64, head_dim=64, max_position_embeddings=args.context,
     )  # fmt: skip
-    model = gm.models.Llama(config)
-    peer = Peer(model)
+
+
+def compare(args: argparse.Namespace, dtype: str, receipt: Receipt) -> None:
+    """Verify, then take turns and print two lines."""
+    gm.manual_seed(0)
+    model = gm.models.Llama(config_of(args))
     rng = np.random.default_rng(0)
     ids = rng.integers(0, args.vocab, (args.batch, args.context + 1), dtype=np.int32)
     batch = np.ascontiguousarray(ids[:, :-1]), np.ascontiguousarray(ids[:, 1:])
-    steps = {"gristmill": ours(model, dtype), "PyTorch": theirs(peer, dtype)}
-    losses = {name: [step(*batch) for _ in range(3)] for name, step in steps.items()}
+    peer = Counted(theirs(Peer(model), dtype), batch)
+    mine = Counted(ours(model, dtype), batch)
     allowed = 1e-4 if dtype == "float32" else 2e-2
-    worst = max(abs(a - b) for a, b in zip(*losses.values(), strict=True))
-    if worst > allowed:
-        raise SystemExit(f"{dtype}: losses differ by {worst:.2e}, allowed {allowed:g}: {losses}")
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(args.rounds):
-        for name, step in steps.items():
-            times[name].append(_seconds(lambda step=step: step(*batch)))
-    peak = ceiling(dtype)
-    shape = {**config.to_dict()}
+
+    def check() -> None:
+        for _ in range(3):
+            mine()
+            peer()
+        worst = max(abs(a - b) for a, b in zip(mine.losses, peer.losses, strict=True))
+        assert worst <= allowed, f"losses differ by {worst:.2e}, allowed {allowed:g}"
+
+    shape = model.config.to_dict()
     flops = cost(shape, args.context, args.batch).flops_per_token * args.batch * args.context
-    a, b = (statistics.median(t) for t in times.values())
-    spread = [f"{min(t):.2f}..{max(t):.2f}" for t in times.values()]
-    print(
-        f"{dtype}: losses within {worst:.1e}; gristmill {a:.3f} s ({spread[0]}), "
-        f"PyTorch {b:.3f} s ({spread[1]}): {b / a:.2f}x PyTorch, "
-        f"{flops / a / 1e9:.0f} GFLOP/s = {100 * flops / a / peak:.0f} % of {peak / 1e9:.0f}"
-    )
+    ceiling = compute_ceiling(flops, dtype)
+    # one sample a round of each: a step is long enough
+    case = Case(dtype, mine, peer, check, ceiling, flops / 1e9, "GFLOP")
+    row = measure(case, args.rounds, samples=1)
+    faults = {"ours": mine.faults_after_the_first(), "peer": peer.faults_after_the_first()}
+    print(row)
+    said = (f"{name} {f['median']:g} (at most {f['most']})" for name, f in faults.items())
+    print(f"{'':<10}page faults a step after the first: {', '.join(said)}", flush=True)
+    receipt.add({"op": "train_step", **asdict(row), "page_faults": faults})
 
 
 def main() -> None:
@@ -165,12 +182,15 @@ def main() -> None:
     for name, value in defaults.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--json", type=Path, help="write a receipt (bench/results/README.md)")
     args = parser.parse_args()
     torch.set_num_threads(gm.get_num_threads())
     print(f"{args.layers} layers of {args.width}, vocabulary {args.vocab}, "
-          f"{args.batch} x {args.context} tokens, {gm.get_num_threads()} threads")  # fmt: skip
+          f"{args.batch} x {args.context} tokens, {gm.get_num_threads()} threads, "
+          f"beside PyTorch {torch.__version__}")  # fmt: skip
+    receipt = Receipt(args.json, "train_step", vars(args), {"PyTorch": torch.__version__})
     for dtype in args.dtypes:
-        compare(args, dtype)
+        compare(args, dtype, receipt)
 
 
 if __name__ == "__main__":
