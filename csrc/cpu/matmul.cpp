@@ -35,7 +35,18 @@ struct Job {
   int64_t batch, k0, kc;
   float *a, *b;          // panels of this k block; pairs of bfloat16 fit into half of it
   int64_t first, reach;  // b's panel of column c begins at b + c * reach + first
+  int64_t mc, nc;        // rows and columns of a task
 };
+
+int64_t tasks(const Job* j) { return ceil_div(j->args->M, j->mc) * ceil_div(j->args->N, j->nc); }
+
+// Blocks of MC x NC, halved down to a few tiles until every thread has some to take.
+void share_out(Job* j, int32_t threads) {
+  constexpr int64_t kEach = 4, kFewest = 2;  // tasks of a thread; tiles a block keeps each way
+  j->mc = MC, j->nc = NC;
+  while (threads > 1 && tasks(j) < kEach * threads && (j->nc > kFewest * NR || j->mc > kFewest * MR))
+    (j->nc > kFewest * NR ? j->nc : j->mc) /= 2;
+}
 
 // Panel of rows row.. of an operand (strides: row sr, k sk) for k0.. of the current block.
 template <class T>
@@ -141,14 +152,14 @@ void tile(const Job* j, int64_t row, int64_t col) {
 void block(void* p, int64_t i) {
   auto* j = static_cast<const Job*>(p);
   const MatmulArgs* m = j->args;
-  int64_t across = ceil_div(m->N, NC), row0 = i / across * MC, col0 = i % across * NC;
-  for (int64_t col = col0; col < smaller(col0 + NC, m->N); col += NR)
-    for (int64_t row = row0; row < smaller(row0 + MC, m->M); row += MR)
+  int64_t across = ceil_div(m->N, j->nc), row0 = i / across * j->mc, col0 = i % across * j->nc;
+  for (int64_t col = col0; col < smaller(col0 + j->nc, m->N); col += NR)
+    for (int64_t row = row0; row < smaller(row0 + j->mc, m->M); row += MR)
       m->out.dtype == DType::f32 ? tile<float>(j, row, col) : tile<uint16_t>(j, row, col);
 }
 
-// A handful of rows (one token's, say): b is read once, packed piece by piece where it is used.
-constexpr int64_t kThin = 4, kPiece = 128;
+// At most one tile of rows (one token's, say): b is read once, packed piece by piece where it is used.
+constexpr int64_t kFew = 4, kPiece = 128;
 
 template <class T, int R>
 void thin_panel(const Job* j, int64_t col) {
@@ -165,13 +176,16 @@ void thin_panel(const Job* j, int64_t col) {
   write_tile(c, t, m->out.strides[1], m->M, cols);
 }
 
+template <class T>
+void thin_rows(const Job* j, int64_t col) {
+  if (j->args->M == 1) return thin_panel<T, 1>(j, col);
+  if (j->args->M <= kFew) return thin_panel<T, kFew>(j, col);
+  thin_panel<T, MR>(j, col);
+}
+
 void thin(void* p, int64_t i) {
   auto* j = static_cast<const Job*>(p);
-  bool one = j->args->M == 1;
-  if (j->args->out.dtype == DType::f32)
-    one ? thin_panel<float, 1>(j, i * NR) : thin_panel<float, kThin>(j, i * NR);
-  else
-    one ? thin_panel<uint16_t, 1>(j, i * NR) : thin_panel<uint16_t, kThin>(j, i * NR);
+  j->args->out.dtype == DType::f32 ? thin_rows<float>(j, i * NR) : thin_rows<uint16_t>(j, i * NR);
 }
 
 struct PackJob {
@@ -189,7 +203,7 @@ bool floating(DType t) { return t == DType::f32 || t == DType::bf16; }
 }  // namespace
 
 int64_t matmul_workspace(const MatmulArgs* a, int32_t) {
-  if (a->M <= kThin) return MR * even(a->K) * 4;
+  if (a->M <= MR) return MR * even(a->K) * 4;
   int64_t panels = ceil_div(a->M, MR) * MR + (a->b.packed ? 0 : ceil_div(a->N, NR) * NR);
   return panels * even(k_block(a)) * 4 + 64;
 }
@@ -202,10 +216,11 @@ Status matmul(Context* ctx, const MatmulArgs* a) {
   int64_t step = k_block(a), panels_a = ceil_div(a->M, MR), panels_b = a->b.packed ? 0 : ceil_div(a->N, NR);
   Job j{};
   j.args = a;
+  share_out(&j, ctx->threads);
   j.a = static_cast<float*>(ctx->workspace);
   j.b = a->b.packed ? static_cast<float*>(const_cast<void*>(a->b.packed)) : j.a + panels_a * MR * even(step);
   for (j.batch = 0; j.batch < a->batch; ++j.batch) {
-    if (a->M <= kThin) {
+    if (a->M <= MR) {
       pack_rows(a, j.a, true, j.batch, 0, 0, a->K);
       j.reach = even(a->K);
       ctx->parallel_for(ctx, ceil_div(a->N, NR), thin, &j);
@@ -216,7 +231,7 @@ Status matmul(Context* ctx, const MatmulArgs* a) {
       j.reach = even(a->b.packed ? a->K : j.kc);
       j.first = !a->b.packed ? 0 : NR * (pairs(a) ? j.k0 / 2 : j.k0);
       ctx->parallel_for(ctx, panels_a + panels_b, pack, &j);
-      ctx->parallel_for(ctx, ceil_div(a->M, MC) * ceil_div(a->N, NC), block, &j);
+      ctx->parallel_for(ctx, tasks(&j), block, &j);
     }
   }
   return Status::ok;

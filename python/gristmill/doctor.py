@@ -25,7 +25,7 @@ EXTRAS = {
     "search": ("optuna",),
     "cluster": ("mpi4py",),
     "test": ("pytest", "hypothesis"),
-    "oracles": ("torch", "transformers", "xllamacpp", "openai", "schemathesis", "scipy"),
+    "oracles": ("torch", "transformers", "xllamacpp", "openai", "schemathesis"),
 }
 COMPILERS = ("c++", "g++", "clang++")
 VARIABLES = ("GRISTMILL_ISA", "GRISTMILL_THREADS", "GRISTMILL_API_KEY")
