@@ -54,8 +54,8 @@ def case(v: int) -> Case:
     def results() -> list[tuple[np.ndarray, np.ndarray]]:
         return [(losses.mean(keepdims=True), np.array([other[0]])), (dlogits, other[1])]
 
-    # a sum of V in 16 lanes: V/16 roundings at most, 2e-4 at 50257, and half of that by chance
-    check = agreement(ours, twin, 1e-4, peer, results)
+    # sums of V in 16 lanes: lse is off by at most V/16 roundings, 1.9e-4 at 50257, of losses near 10
+    check = agreement(ours, twin, 2e-5, peer, results)
     name = f"forward + backward {ROWS}x{v}"
     return streaming(name, ours, peer, check, (2, 1), logits.size)
 
