@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import html.parser
 import re
 from pathlib import Path
@@ -113,6 +114,8 @@ def test_page_tells_every_stage(tmp_path: Path) -> None:
     text = write_report(run.folder).read_text()
     for done in run.done:
         assert f'id="{done.stage.folder}"' in text
+        summary = html.escape(done.manifest["summary"])
+        assert f"<td>{done.stage.folder[3:]}</td><td>{summary}</td>" in text
         assert done.manifest["digest"] in text
         assert done.manifest["key"] in text
 

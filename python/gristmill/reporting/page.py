@@ -36,6 +36,7 @@ def write_report(run: Path) -> Path:
             _header(run.name, record, manifests),
             _navigation(labels, manifests),
             "<main>",
+            _overview(manifests),
             *sections,
             _configuration(record["config"]),
             "</main>",
@@ -96,6 +97,16 @@ def _navigation(labels: Sequence[str], manifests: Mapping[str, Any]) -> str:
             f'<a class={state} href="#{label}"><span class=dot></span>{html.escape(label[3:])}</a>'
         )
     return f"<header style='padding-top:0'><nav>{''.join(links)}</nav></header>"
+
+
+def _overview(manifests: Mapping[str, Any]) -> str:
+    """Return the run on one screen: what each stage made of what it was given."""
+    rows = [
+        [label[3:], m["summary"], "passed" if _passed(m) else "FAILED", _duration(m["seconds"])]
+        for label, m in manifests.items()
+    ]
+    table = {"title": "In short", "columns": ["stage", "result", "gates", "time"], "rows": rows}
+    return f"<section>{_table(table)}</section>" if rows else ""
 
 
 def _passed(manifest: Mapping[str, Any]) -> bool:
@@ -169,7 +180,11 @@ def _plots(plots: Sequence[Mapping[str, Any]]) -> str:
 
 def _table(table: Mapping[str, Any]) -> str:
     rows = list(table["rows"])
-    head = "".join(f"<th>{html.escape(str(column))}</th>" for column in table["columns"])
+    first = rows[0] if rows else table["columns"]
+    head = "".join(
+        f"<th{_kind(value)}>{html.escape(str(column))}</th>"
+        for column, value in zip(table["columns"], first, strict=False)
+    )
     body = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in rows[:ROWS])
     title = html.escape(str(table.get("title", "")))
     more = f"<p class=soft>{len(rows) - ROWS} further rows</p>" if len(rows) > ROWS else ""
@@ -180,9 +195,12 @@ def _table(table: Mapping[str, Any]) -> str:
 
 
 def _cell(value: Any) -> str:
+    return f"<td{_kind(value)}>{html.escape(show(value))}</td>"
+
+
+def _kind(value: Any) -> str:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    kind = " class=number" if number else ""
-    return f"<td{kind}>{html.escape(show(value))}</td>"
+    return " class=number" if number else ""
 
 
 def show(value: Any) -> str:
