@@ -238,6 +238,25 @@ def test_code_stays_code() -> None:
     assert "b.com" not in other
 
 
+@pytest.mark.parametrize("join", ["\n       ", " +\n       ", " \\\n  ", " + \\\n  "])
+def test_a_key_over_several_strings_is_found_and_stays_masked_beside_code(join: str) -> None:
+    """`a@b.tv` is code that looks like an address: replacing it breaks the file, the key not."""
+    lines = private_key(Rng(3)).split("\n")
+    quoted = join.join(f'"{line}\\n"' for line in lines)
+    source = f"y = a@b.tv\nKEY = ({quoted})  # of amy@uni.de\n"
+    new, replaced = replace_private(source, "a.py", ALL_RULES, SEED)
+    ast.parse(new)
+    assert [r.rule for r in replaced] == ["private_key", "email"]
+    assert "y = a@b.tv\n" in new
+    assert not any(line in new for line in lines)
+
+
+def test_a_key_of_pluses_is_read_in_linear_time() -> None:
+    """The plus of base64 and the plus between strings must not be two ways to read one text."""
+    text = "-----BEGIN PRIVATE KEY-----" + "+" * 20_000 + '" + "' * 20_000 + "!"
+    assert len(find(text, ["private_key"])) == 1
+
+
 def test_masked_text_has_nothing_left_to_mask() -> None:
     rng = Rng(8)
     text = "".join(frame(rule, MAKERS[rule](rng), rng) for rule in ALL_RULES * 20)

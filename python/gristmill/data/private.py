@@ -53,8 +53,9 @@ def replace_private(
 ) -> tuple[str, list[Replacement]]:
     """Return the text with every value replaced by its token, and what was replaced, in order.
 
-    Where two rules claim the same characters, the one named first wins. In Python that parses,
-    values outside of strings and comments are code (`a@b.tv`, 4111111111111111) and stay.
+    Where two rules claim the same characters, the one named first wins. Where replacing breaks
+    Python, values that begin or end in code (`a@b.tv`, 4111111111111111) stay; a key over several
+    strings does not.
     """
     found = find(text, rules)
     if not found:
@@ -62,7 +63,7 @@ def replace_private(
     new, replaced = _substitute(text, found, seed)
     if is_python(path) and syntax_error(new) and not syntax_error(text):
         quoted = _quoted_spans(text)
-        found = [(rule, span) for rule, span in found if _inside(span, quoted)]
+        found = [(rule, span) for rule, span in found if _quoted(span, quoted)]
         new, replaced = _substitute(text, found, seed)
     return new, replaced
 
@@ -107,5 +108,6 @@ def _quoted_spans(text: str) -> list[Span]:
     return spans
 
 
-def _inside(span: Span, spans: Sequence[Span]) -> bool:
-    return any(first <= span[0] and span[1] <= last for first, last in spans)
+def _quoted(span: Span, spans: Sequence[Span]) -> bool:
+    """Say whether the first and the last character are quoted, maybe in different strings."""
+    return all(any(a <= at < b for a, b in spans) for at in (span[0], span[1] - 1))

@@ -32,7 +32,8 @@ def _matches(pattern: re.Pattern[str], text: str, group: int = 0) -> Iterator[tu
 
 # --------------------------------------------------------------------------------- secrets
 
-_BETWEEN = r"""(?:\\[nr]|[\s"'#*,()])*"""  # what code puts between the lines of a key
+# what code puts between the lines of a key; a plus only between quotes, since keys have it too
+_BETWEEN = r"""(?:\\[nr\n]|["']\s*\+[\s\\]*["']|[\s"'#*,()])*+"""
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----"
     rf"{_BETWEEN}(?:[A-Za-z-]+: [^\n]*\n\s*)*"
