@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("duckdb")
+
 from gristmill.artifacts import read_json, write_json
+from gristmill.data.document import Document, write_documents
 from gristmill.errors import StorageError
 from gristmill.evaluation.access import open_sealed
 
@@ -23,12 +26,19 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+def write_split(folder: Path, ids: str, digest: str | None) -> Path:
+    """Write a split's folder with test documents of these ids."""
+    (folder / "test").mkdir(parents=True)
+    rows = [Document(i, "s", f"{i}.py", "a", "l", "w", 1, 0, 0, "utf-8", "x\n") for i in ids]
+    write_documents(folder / "test" / "documents.parquet", rows)
+    if digest is not None:
+        write_json(folder / "manifest.json", {"digest": digest})
+    return folder
+
+
 @pytest.fixture
 def split(tmp_path: Path) -> Path:
-    folder = tmp_path / "split-1"
-    folder.mkdir()
-    write_json(folder / "manifest.json", {"digest": "d1"})
-    return folder
+    return write_split(tmp_path / "split-1", "ab", "d1")
 
 
 def opened(split: Path, name: str) -> int:
@@ -62,15 +72,26 @@ def test_finished_tests_of_this_split_count_and_no_others(split: Path) -> None:
         finish(split, name, key)
     finish(split, "evaluate-before-counts-were-kept", "0")
     finish(split, "evaluate-other", "3", digest="d2")
-    write_json(split.with_name("evaluate-other") / "access.json", {"split": "d2", "here": 5})
+    write_json(split.with_name("evaluate-other") / "access.json", {"documents": "d2", "here": 5})
     assert opened(split, "evaluate-x.partial") == 4
     record = read_json(split.with_name("evaluate-x.partial") / "access.json")
     assert [row["key"] for row in record["earlier"]] == ["0", "1", "2"]
     assert (record["split"], record["here"], record["opened"]) == ("d1", 1, 4)
 
 
+def test_the_same_files_in_another_split_folder_count(split: Path) -> None:
+    """`run`, then `run --minutes 30`: another vocabulary, the same test files, a second look."""
+    assert opened(split, "evaluate-a") == 1
+    finish(split, "evaluate-a", "1")
+    again = write_split(split.with_name("split-2"), "ba", "d2")  # in whatever order
+    assert opened(again, "evaluate-b.partial") == 2
+    fresh = write_split(split.with_name("split-3"), "abc", "d3")
+    assert opened(fresh, "evaluate-c.partial") == 1
+
+
 def test_a_split_without_manifest_counts_its_own(tmp_path: Path) -> None:
-    assert [opened(tmp_path / "split", "evaluate-a") for _ in range(2)] == [1, 2]
+    split = write_split(tmp_path / "split", "ab", None)
+    assert [opened(split, "evaluate-a") for _ in range(2)] == [1, 2]
 
 
 def test_what_cannot_be_counted_is_not_opened(split: Path) -> None:
