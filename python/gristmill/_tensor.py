@@ -88,10 +88,11 @@ class Tensor:
         return (1, 0)
 
     def item(self) -> float:
-        """The only element as a Python number."""
+        """The only element as a Python number, an int where the dtype has integers."""
         if self.size != 1:
             raise ValueError(f"item: shape {self.shape} has {self.size} elements, not one")
-        return self.float().numpy().reshape(-1)[0].item()  # type: ignore[no-any-return]
+        plain = self.float() if self.dtype == "bfloat16" else self
+        return plain.numpy().reshape(-1)[0].item()  # type: ignore[no-any-return]
 
     # ---------------------------------------------------------------- gradients
     def backward(self, gradient: Tensor | None = None) -> None:
@@ -111,6 +112,12 @@ class Tensor:
     def _view(
         self, shape: Sequence[int], strides: Sequence[int], offset: int, whole: bool
     ) -> Tensor:
+        if self.requires_grad and type(self.slot) is Slot and not self.is_contiguous():
+            raise ValueError(
+                f"a view of a leaf with strides {self.strides} of shape {self.shape} has no "
+                "gradient: a leaf's gradient is contiguous; call .contiguous() on the data "
+                "before requires_grad"
+            )
         out = Tensor(self.array.view(tuple(shape), tuple(strides), offset), self.requires_grad)
         out.node = self.node
         if self.requires_grad:
@@ -176,6 +183,11 @@ class Tensor:
         """(B, T, n * D) -> (B, T, n, D) without copy; the last stride must be 1."""
         b, t, c = self.shape
         s = self.strides
+        if s[2] != 1 or c % n:
+            raise ValueError(
+                f"heads: {n} heads of shape {self.shape} with strides {s}; the last dimension "
+                "must be a multiple of it with stride 1"
+            )
         whole = self.is_contiguous()
         return self._view((b, t, n, c // n), (s[0], s[1], c // n, 1), 0, whole)
 
@@ -298,13 +310,16 @@ class Adjacent(Slot):
     def out(self) -> Array:
         first = self.members[0].slot.array
         assert first is not None
-        filled = [m.slot.filled for m in self.members]
+        filled = [m.slot.finish() is not None for m in self.members]
         for m in self.members:
             if any(filled) and not m.slot.filled:
                 autograd.fill(m.slot.out(), 0.0)
             m.slot.filled = True
         span = _C.span(first, self.shape)
         return span.accumulating() if any(filled) else span
+
+    def give(self, array: Array) -> None:
+        _C.elementwise(self.out(), array, None, "copy", 0.0)
 
 
 def adjacent(members: Sequence[Parameter]) -> Tensor | None:

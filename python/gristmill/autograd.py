@@ -8,6 +8,7 @@ flat buffer, and a slice of a tensor has a slot inside its base's slot, so no gr
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,33 @@ def enable_grad() -> contextlib.AbstractContextManager[None]:
     return _grad_mode(True)
 
 
+# shape, strides and offset of a slice of a slot's memory, in elements
+Region = tuple[tuple[int, ...], tuple[int, ...], int]
+
+
+def _apart(a: Region, b: Region) -> bool:
+    """Whether two slices surely share no element.
+
+    They share none when their addresses, or the addresses modulo one of the strides (rows, when
+    that is the stride of a row), lie in two intervals that do not meet. False may be too careful.
+    """
+    if 0 in a[0] + b[0]:
+        return True
+    periods = {2**62} | {stride for stride in a[1] + b[1] if stride > 0}
+    for period in periods:
+        (first, last), (other, other_last) = _interval(a, period), _interval(b, period)
+        if max(last, other_last) < period and (last < other or other_last < first):
+            return True
+    return False
+
+
+def _interval(region: Region, period: int) -> tuple[int, int]:
+    """First and last address modulo `period`; the last is past the period where it wraps."""
+    shape, strides, offset = region
+    rest = (d * (n - 1) for n, d in zip(shape, strides, strict=True) if d % period)
+    return offset % period, offset % period + sum(rest)
+
+
 class Slot:
     """Where the gradient of one tensor goes."""
 
@@ -52,45 +80,54 @@ class Slot:
         self.array = array  # memory, perhaps not yet written
         self.filled = False  # all of it holds a gradient
         self.owned = True  # False: memory another node may still read
-        self.pieces: dict[int, Array] = {}  # slices written so far, by offset
+        self.pieces: dict[Region, Array] = {}  # slices written so far, no two of them overlap
+
+    @property
+    def region(self) -> tuple[Slot, Region]:
+        """The slot that has the memory, and which part of it this is: row-major, all of it."""
+        strides = [math.prod(self.shape[i + 1 :]) for i in range(len(self.shape))]
+        return self, (self.shape, tuple(strides), 0)
 
     def out(self) -> Array:
         """The array to write this contribution to; it accumulates when there is an earlier one."""
+        array = self.memory()
         self._settle()
-        if not self.owned and self.array is not None:
-            shared, self.array, self.owned = self.array, _C.empty(self.shape, self.dtype), True
-            _C.elementwise(self.array, shared, None, "copy", 0.0)
-        if self.array is None:
-            self.array = _C.empty(self.shape, self.dtype)
         first, self.filled = not self.filled, True
-        return self.array if first else self.array.accumulating()
+        return array if first else array.accumulating()
 
     def give(self, array: Array) -> None:
         """Contribute a finished array without copying it when it is the first."""
-        if self.array is None and not self.pieces and array.dtype == self.dtype:
+        first = self.array is None and array.dtype == self.dtype
+        if first and array.contiguous and tuple(array.shape) == self.shape:
             self.array, self.filled, self.owned = array, True, False
         else:
             _C.elementwise(self.out(), array, None, "copy", 0.0)
 
-    def piece(self, shape: Sequence[int], strides: Sequence[int], offset: int) -> Array:
-        """Like `out` for one slice; slices of a tensor do not overlap."""
-        if self.filled or offset in self.pieces:
-            return self._whole().view(shape, strides, offset).accumulating()
-        part = self._whole().view(shape, strides, offset)
-        self.pieces[offset] = part
-        return part
+    def piece(self, region: Region) -> Array:
+        """Like `out` for one slice."""
+        part = self.memory().view(*region)
+        if not self.filled and region not in self.pieces:
+            if all(_apart(region, written) for written in self.pieces):
+                self.pieces[region] = part
+                return part
+            self._settle()
+        return part.accumulating()
 
-    def _whole(self) -> Array:
+    def memory(self) -> Array:
+        """The array itself, whatever it holds, for this slot to write to."""
         if self.array is None:
             self.array = _C.empty(self.shape, self.dtype)
         elif not self.owned:
-            self.out()
+            shared, self.array = self.array, _C.empty(self.shape, self.dtype)
+            _C.elementwise(self.array, shared, None, "copy", 0.0)
+        self.owned = True
         return self.array
 
     def _settle(self) -> None:
         """Slices nobody wrote are zero."""
         if self.filled or self.array is None or not self.pieces:
             return
+        # no two pieces overlap, so their sizes add up to the whole only when they cover it
         written = sum(p.size for p in self.pieces.values())
         if written != self.array.size:
             keep = [(p, _C.empty(p.shape, p.dtype)) for p in self.pieces.values()]
@@ -110,6 +147,8 @@ class Slot:
     def clear(self) -> None:
         """Forget the values; a parameter's memory stays for the next step."""
         self.filled, self.pieces = False, {}
+        if not self.owned:
+            self.array, self.owned = None, True
 
 
 class ViewSlot(Slot):
@@ -121,17 +160,20 @@ class ViewSlot(Slot):
         super().__init__(shape, base.dtype)
         self.base, self.strides, self.offset, self.whole = base, tuple(strides), offset, whole
 
+    @property
+    def region(self) -> tuple[Slot, Region]:
+        owner, (_, _, offset) = self.base.region
+        return owner, (self.shape, self.strides, offset + self.offset)
+
     def out(self) -> Array:
         if self.whole:
             array = self.base.out()
             return array.view(self.shape, self.strides, self.offset)
-        return self.base.piece(self.shape, self.strides, self.offset)
+        owner, region = self.region
+        return owner.piece(region)
 
     def give(self, array: Array) -> None:
         _C.elementwise(self.out(), array, None, "copy", 0.0)
-
-    def piece(self, shape: Sequence[int], strides: Sequence[int], offset: int) -> Array:
-        return self.base.piece(shape, strides, self.offset + offset)
 
     def finish(self) -> Array | None:
         array = self.base.finish()
@@ -179,6 +221,24 @@ def _order(root: Node) -> list[Node]:
     return done
 
 
+def _separate(slots: list[Slot | None]) -> list[tuple[Slot, Slot]]:
+    """Give an input that overlaps an earlier one a slot of its own; (slot, own) of each.
+
+    A kernel writes the gradients of all its inputs at once, so none may add to another.
+    """
+    shared, seen = [], list[tuple[Slot, Region]]()
+    for i, slot in enumerate(slots):
+        if slot is None:
+            continue
+        owner, region = slot.region
+        if any(owner is o and not _apart(region, r) for o, r in seen):
+            slots[i] = own = Slot(slot.shape, slot.dtype)
+            shared.append((slot, own))
+        else:
+            seen.append((owner, region))
+    return shared
+
+
 def run_backward(tensor: Tensor, gradient: Array | None = None) -> None:
     """Fill the slots of every leaf that `tensor` depends on. `gradient` defaults to one."""
     if tensor.node is None:
@@ -201,8 +261,13 @@ def run_backward(tensor: Tensor, gradient: Array | None = None) -> None:
         dout = node.slot.finish()
         if dout is not None:
             slots = [t.slot if t.requires_grad else None for t in node.inputs]
+            shared = _separate(slots)
             with no_grad():
                 node.backward(dout, *slots)
+            for slot, own in shared:
+                gradient = own.finish()
+                if gradient is not None:
+                    slot.give(gradient)
         node.inputs = node.backward = None  # frees what was kept for this op
         node.slot.array = None
         node.slot.clear()

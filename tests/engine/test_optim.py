@@ -152,3 +152,35 @@ def test_adamw_is_its_twin(flat, decay):
         m = optimizer.state_dict()["arrays"][f"{i}.m"]
         want = moments[name][0].reshape(-1)
         assert np.abs(m[: want.size] - want).max() <= 3 * (4 + NORM) * U * 8
+
+
+@pytest.mark.parametrize("flat", [True, False], ids=["one buffer", "scattered"])
+@pytest.mark.parametrize("early", ["save", "load"])
+def test_state_asked_for_before_the_first_backward_is_no_gradient(flat, early):
+    """Memory nobody wrote must not count as a first gradient that later ones are added to."""
+    model = Three()
+    if flat:
+        model.flatten()
+    for p in model.parameters():
+        p.slot.memory().numpy()[...] = np.nan  # what uninitialised memory may hold
+    optimizer = AdamW(model.groups(), 1.0)
+    state = optimizer.state_dict()
+    if early == "load":
+        optimizer.load_state_dict(state)
+    assert all(p.grad is None for p in model.parameters())
+    sum(((p * 2.0).sum() for p in model.parameters()), start=gm.zeros(1)).backward()
+    for name, p in model.named_parameters():
+        assert (p.grad.numpy() == 2).all(), name
+    optimizer.step()
+    assert all(np.isfinite(p.numpy()).all() for p in model.parameters())
+
+
+def test_the_gradient_of_before_the_state_was_asked_for_stays():
+    model = Three()
+    optimizer = SGD(model.groups(), 1.0)
+    sum(((p * 2.0).sum() for p in model.parameters()), start=gm.zeros(1)).backward()
+    optimizer.state_dict()
+    before = {n: p.numpy().copy() for n, p in model.named_parameters()}
+    optimizer.step()
+    for name, p in model.named_parameters():
+        assert (p.numpy() == before[name] - np.float32(2)).all(), name

@@ -61,3 +61,23 @@ def test_a_parameter_is_written_through_copy():
     assert p.numpy().tolist() == [1, 2] and p.version == 1
     with pytest.raises(ValueError, match=r"\(3,\)"):
         p.copy_([1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint8"])
+def test_item_of_an_integer_is_that_integer(dtype):
+    value = {"int32": 2**24 + 1, "int64": 2**62 + 1, "uint8": 255}[dtype]  # float32 has not the +1
+    got = gm.tensor([value], dtype=dtype).item()
+    assert got == value and type(got) is int
+
+
+def test_item_of_a_number_that_has_a_fraction():
+    for dtype in ("float32", "bfloat16"):
+        got = gm.tensor([[0.5]], dtype=dtype).item()
+        assert got == 0.5 and type(got) is float
+
+
+def test_heads_need_a_last_stride_of_one_and_a_multiple():
+    with pytest.raises(ValueError, match="heads: 2 heads"):
+        gm.zeros(1, 4, 6).transpose(1, 2).heads(2)
+    with pytest.raises(ValueError, match="heads: 4 heads"):
+        gm.zeros(1, 4, 6).heads(4)

@@ -20,7 +20,7 @@ class _Run:
         self.members, self.options = members, options
         n = sum(p.size for p in members)
         self.value = _C.span(members[0].array, (n,))
-        self.grad = _C.span(members[0].slot.out(), (n,))
+        self.grad = _C.span(members[0].slot.memory(), (n,))
         self.state: dict[str, Array] = {}
 
 
@@ -41,9 +41,7 @@ class Optimizer:
         """Made at the first step, when every parameter is where it stays."""
         if not self._runs:
             for members, options in self.groups:
-                grads = [p.slot.out() for p in members]
-                for p in members:
-                    p.slot.filled = p.grad is not None and p.slot.filled
+                grads = [p.slot.memory() for p in members]
                 chain: list[Parameter] = []
                 end = None
                 for p, g in zip(members, grads, strict=True):
