@@ -212,4 +212,17 @@ bool entry_present(int i) {
   return *slot(&active, entries[i].offset) != nullptr;
 }
 
+bool fused(const char* entry) {
+  int fusion = 0;
+  while (fusion < entry_count() && strcmp(entries[fusion].name, entry) != 0) ++fusion;
+  if (fusion == entry_count() || !entry_present(fusion)) return false;
+  for (const char* part = entries[fusion].contains; *part != 0;) {  // names with one space between
+    const size_t size = strcspn(part, " ");
+    for (int i = 0; i < entry_count(); ++i)
+      if (strncmp(entries[i].name, part, size) == 0 && entries[i].name[size] == 0 && entry_replaced(i)) return false;
+    part += size + (part[size] == ' ' ? 1 : 0);
+  }
+  return true;
+}
+
 }  // namespace gristmill

@@ -27,5 +27,7 @@ const char* entry_name(int i);
 const char* entry_contains(int i);
 bool entry_replaced(int i);
 bool entry_present(int i);
+// Whether an entry may be used: it is there, and none of the plain entries it contains was replaced.
+bool fused(const char* entry);
 
 }  // namespace gristmill

@@ -243,6 +243,9 @@ GM_BIND(runtime) {
           py::arg("n"), "Keeps the first n tokens.")
       .def_property_readonly("length", [](const Session& s) { return s.session.length(); })
       .def_property_readonly("n_ctx", [](const Session& s) { return s.session.n_ctx(); });
+  m.def(
+      "fused", [](const std::string& entry) { return fused(entry.c_str()); }, py::arg("entry"),
+      "Whether an entry may be used: it is there, and no plain entry it contains was replaced.");
   m.def("sample", &sample, py::arg("logits").noconvert(), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"),
         py::arg("min_p"), py::arg("seed"), py::arg("position"),
         "Draws a token id from logits (V,); a pure function of its arguments.");

@@ -219,7 +219,7 @@ bool Session::attention_block(const Layer& l, int64_t layer, int64_t T, Error* e
   if (!projected) return false;
   const AttentionForwardArgs a = attention_args(c, b_.attended, b_.q_rotated, keys, values, T, length_ + T);
   return GM_RUN(attention_forward, a, error) && linear(b_.h, b_.attended, l.o, T, C, Q, error) &&
-         add(b_.x, b_.h, T * C, error);
+         combine(Elementwise::add, b_.x, b_.h, T * C, error);
 }
 
 bool Session::mlp_block(const Layer& l, int64_t T, Error* error) {
@@ -228,11 +228,23 @@ bool Session::mlp_block(const Layer& l, int64_t T, Error* error) {
   if (!norm(b_.h, b_.x, l.ffn_norm, T, error) || !linear(b_.gate, b_.h, l.gate, T, F, C, error) ||
       !linear(b_.up, b_.h, l.up, T, F, C, error))
     return false;
+  return swiglu(T, error) && linear(b_.down, b_.act, l.down, T, C, F, error) &&
+         combine(Elementwise::add, b_.x, b_.down, T * C, error);
+}
+
+// silu(gate) * up; composed, as the engine does it, where a user's silu took the table's place.
+bool Session::swiglu(int64_t T, Error* error) {
+  const int64_t F = model_->config().intermediate_size;
+  if (!fused("swiglu_forward")) {
+    SiluForwardArgs a{};
+    a.out = matrix(b_.act, F), a.x = matrix(b_.gate, F);
+    a.rows = T, a.cols = F;
+    return GM_RUN(silu_forward, a, error) && combine(Elementwise::mul, b_.act, b_.up, T * F, error);
+  }
   SwigluForwardArgs a{};
   a.out = matrix(b_.act, F), a.gate = matrix(b_.gate, F), a.up = matrix(b_.up, F);
   a.rows = T, a.cols = F;
-  return GM_RUN(swiglu_forward, a, error) && linear(b_.down, b_.act, l.down, T, C, F, error) &&
-         add(b_.x, b_.down, T * C, error);
+  return GM_RUN(swiglu_forward, a, error);
 }
 
 bool Session::logits_of(int64_t row, int64_t rows, float* out, Error* error) {
@@ -264,12 +276,12 @@ bool Session::rotate(float* out, const float* x, int64_t T, int64_t heads, Error
   return GM_RUN(rope, a, error);
 }
 
-bool Session::add(float* out, const float* x, int64_t n, Error* error) {
+bool Session::combine(Elementwise op, float* out, const float* x, int64_t n, Error* error) {  // out = out op x
   ElementwiseArgs a{};
   for (View* v : {&a.out, &a.a, &a.b}) v->dtype = DType::f32, v->strides[2] = n, v->strides[3] = 1;
   a.out.data = a.a.data = out, a.b.data = const_cast<float*>(x);
   a.n0 = a.n1 = a.n2 = 1, a.n3 = n;
-  a.op = static_cast<int32_t>(Elementwise::add);
+  a.op = static_cast<int32_t>(op);
   return GM_RUN(elementwise, a, error);
 }
 

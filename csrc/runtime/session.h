@@ -45,7 +45,8 @@ class Session {
   bool norm(float* out, const float* x, const View& weight, int64_t rows, Error* error);
   bool linear(float* out, const float* x, const View& weight, int64_t rows, int64_t N, int64_t K, Error* error);
   bool rotate(float* out, const float* x, int64_t T, int64_t heads, Error* error);
-  bool add(float* out, const float* x, int64_t n, Error* error);
+  bool swiglu(int64_t T, Error* error);
+  bool combine(Elementwise op, float* out, const float* x, int64_t n, Error* error);
   template <class Args>
   bool call(const char* name, Status (*op)(Context*, const Args*), int64_t (*workspace)(const Args*, int32_t),
             const Args& args, Error* error);

@@ -182,6 +182,11 @@ def from_numpy(array: numpy.typing.NDArray[typing.Any], bfloat16: bool = False) 
     Shares the memory of a NumPy array; uint16 is taken as bfloat16 when asked.
     """
 
+def fused(entry: str) -> bool:
+    """
+    Whether an entry may be used: it is there, and no plain entry it contains was replaced.
+    """
+
 def linear_cross_entropy(
     losses: Array,
     dx: Array | None,

@@ -15,15 +15,6 @@ except ImportError as error:
     ) from error
 
 Array = _C.Array
-
-_contains = {e["name"]: e["contains"].split() for e in _C.entries()}
-
-
-def fused(entry: str) -> bool:
-    """Whether a fused entry may be used: it exists and no plain entry in it was replaced."""
-    state = {e["name"]: e for e in _C.entries()}
-    parts = _contains[entry]
-    return state[entry]["present"] and not any(state[p]["replaced"] for p in parts)
-
+fused = _C.fused
 
 __all__ = ["_C", "Array", "fused"]

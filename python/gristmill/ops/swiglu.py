@@ -28,7 +28,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
 
     Composed of the plain silu and a product where silu was replaced by a user's kernel.
     """
-    if not fused("swiglu_forward"):
+    if not (fused("swiglu_forward") and fused("swiglu_backward")):
         return _silu.silu(gate) * up
     out = _C.empty(gate.shape, gate.dtype)
     _C.swiglu_forward(rows(out), rows(gate.array), rows(up.array))
