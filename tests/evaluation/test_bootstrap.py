@@ -10,9 +10,10 @@ from gristmill.evaluation.bootstrap import interval, paired_difference, resample
 
 
 def test_the_value_is_the_ratio_of_sums() -> None:
-    bits, size = np.array([3.0, 10.0]), np.array([1, 9])
+    bits, size = np.array([3.0, 10.0] * 3), np.array([1, 9] * 3)
     found = interval(bits, size, seed=1)
     assert found.value == pytest.approx(1.3)
+    assert found.low is not None and found.high is not None
     assert 10 / 9 <= found.low <= found.value <= found.high <= 3.0
 
 
@@ -60,8 +61,10 @@ def test_draws_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_draws_without_a_denominator_are_left_out() -> None:
-    found = interval(np.array([1.0, 0.0]), np.array([2, 0]), seed=1)
+    found = interval(np.array([1.0] * 5 + [0.0] * 20), np.array([2] * 5 + [0] * 20), seed=1)
     assert (found.low, found.high) == (0.5, 0.5)
+    few = interval(np.array([1.0] * 4 + [0.0] * 20), np.array([2] * 4 + [0] * 20), seed=1)
+    assert (few.value, few.low, few.high) == (0.5, None, None)  # 4 documents have text
     with pytest.raises(ValueError, match="sum to 0"):
         interval(np.array([1.0]), np.array([0]))
     with pytest.raises(ValueError, match="given"):

@@ -26,9 +26,18 @@ def test_the_fewest_bits_win_and_the_first_of_equals() -> None:
     same = choose({"best": bits(1.5), "last": bits(1.5)}, **options)  # type: ignore[arg-type]
     assert same.name == "best" and same.verdicts() == {"last": "same"}
     unsure = choose({"best": bits(1.5), "last": bits(1.5001, 0.3)}, **options)  # type: ignore[arg-type]
-    assert next(iter(unsure.verdicts().values())) == "no difference"
+    assert next(iter(unsure.verdicts().values())) == "not shown to differ"
     plain = unsure.plain()
     assert plain["chosen"] in plain["intervals"] and len(plain["paired"]) == 1
+
+
+def test_one_file_is_no_certainty() -> None:
+    """Every resample of one document is that document: its interval would have no width."""
+    for n, verdict in ((1, "too few files"), (4, "too few files"), (5, "worse")):
+        measured = {k: Bits(SIZE[:n] * b, SIZE[:n]) for k, b in (("best", 1.5), ("last", 1.4))}
+        choice = choose(measured, resamples=200, confidence=0.95, seed=3)
+        assert (choice.name, choice.verdicts()) == ("last", {"best": verdict})
+        assert (choice.bits["last"].low is None) == (n < 5)
 
 
 def test_only_the_same_documents_are_compared() -> None:
@@ -60,7 +69,9 @@ def test_figures_of_holes_by_hand() -> None:
     assert found["line"]["parses"]["value"] == pytest.approx(0.5)
     assert "parses" not in found["body"]  # no Python among them
     assert scores.by_kind([], resamples=100, confidence=0.95, seed=1) == {}
+    assert found["all"]["exact"]["low"] is None  # of two files
     table = scores.table("t", {"model": found})
+    assert table["rows"][0][3] == "0.333 (too few files)"
     assert [row[:3] for row in table["rows"]] == [
         ["model", "line", 3], ["model", "body", 1], ["model", "all", 4]
     ]  # fmt: skip

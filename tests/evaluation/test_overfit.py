@@ -29,6 +29,7 @@ TURNED = [(s, 2.0 + abs(s - 500) / 1000) for s in range(100, 1001, 100)]
         (around(1.8), around(1.9), FALLING, "still improving"),
         (around(1.9), around(1.8), FLAT, "in balance"),
         (around(1.9), around(1.8), [], "in balance"),
+        (around(1.5), Interval(1.9, None, None), FLAT, "in balance"),  # too few files
     ],
 )
 def test_kinds(train: Interval, val: Interval, looks: list[tuple[int, float]], kind: str) -> None:

@@ -34,7 +34,7 @@ CONFIG: Any = SimpleNamespace(
     design=DesignConfig(depth=1, hidden_size=32, context=64, batch=4, steps=STEPS),
     initialize=InitializeConfig(),
     train=TrainConfig(lr=5e-3, eval_every=20, eval_batches=2, checkpoint_every=20),
-    validate=ValidateConfig(documents=4, stride=32, holes=3, max_tokens=12, bootstrap=100),
+    validate=ValidateConfig(documents=5, stride=32, holes=3, max_tokens=12, bootstrap=100),
     save=SaveConfig(),
     evaluate=EvaluateConfig(
         documents=5, stride=32, holes=3, max_tokens=12, bootstrap=100, samples=6
@@ -165,7 +165,7 @@ def test_validate_compares_on_the_same_files(done: Done) -> None:
     verdict = read_json(folders["validate"] / "verdict.json")
     metrics = read_json(folders["validate"] / "metrics.json")
     assert verdict["chosen"] in ("best", "last")
-    assert metrics["documents"] == 4
+    assert metrics["documents"] == 5
     figure = metrics["bits_per_byte"]
     assert figure["low"] <= figure["value"] <= figure["high"]
     assert verdict["overfitting"]["keys"]

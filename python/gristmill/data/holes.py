@@ -23,7 +23,7 @@ KINDS = ("line", "argument", "body")
 SHORTEST = {"line": 6, "argument": 2, "body": 10}  # characters: less says nothing about a model
 LONGEST = {"line": 160, "argument": 80, "body": 400}  # and nobody accepts more at once
 BODY_LINES = 12
-_NEWLINE = re.compile(r"\r\n|\r|\n")  # where Python ends a line; str.splitlines knows more
+NEWLINE = re.compile(r"\r\n|\r|\n")  # where Python ends a line; str.splitlines knows more
 _LEAVES = (ast.Name, ast.Constant, ast.expr_context, ast.operator, ast.cmpop, ast.alias)
 Span = tuple[int, int]
 Node = ast.expr | ast.stmt | ast.keyword
@@ -96,7 +96,7 @@ class _Source:
 
     def __init__(self, text: str) -> None:
         self.text, self.plain = text, text.isascii()
-        self.starts = [0, *(match.end() for match in _NEWLINE.finditer(text))]
+        self.starts = [0, *(match.end() for match in NEWLINE.finditer(text))]
 
     def at(self, line: int, column: int) -> int:
         start = self.starts[line - 1]

@@ -2,7 +2,8 @@
 
 Documents are drawn with replacement, never single tokens or holes: what stands in one file is not
 independent. Every figure is a ratio of sums (bits over bytes, hits over holes), so a long document
-weighs as much in a resample as it does in the figure.
+weighs as much in a resample as it does in the figure. Few documents say little about others: below
+FEWEST there is no interval, since its ends would be read as certainty.
 """
 
 from __future__ import annotations
@@ -17,19 +18,24 @@ from gristmill.data.counter import uniform
 
 Values = npt.NDArray[np.number[Any]]
 BLOCK = 1 << 22  # draws held at once
+FEWEST = 5  # documents: of 4, one resample in 64 is one document over and over
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and where it lies with the given confidence."""
+    """A figure and where it lies with the given confidence; None where too few files say so."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
     def plain(self) -> dict[str, Any]:
         """Return it for JSON."""
         return asdict(self)
+
+    def excludes(self, other: Interval) -> bool:
+        """Say whether this lies above `other` as a whole; never without intervals."""
+        return self.low is not None and other.high is not None and self.low > other.high
 
 
 def resampled(
@@ -72,8 +78,11 @@ def interval(
     total = float(np.sum(denominators))
     if not total > 0:
         raise ValueError("interval: the denominators sum to 0, there is nothing to measure")
+    value = float(np.sum(numerators)) / total
+    if _too_few(denominators):
+        return Interval(value, None, None)
     draws = resampled(numerators, denominators, resamples, seed)[:, 0]
-    return Interval(float(np.sum(numerators)) / total, *_percentiles(draws, confidence))
+    return Interval(value, *_percentiles(draws, confidence))
 
 
 def paired_difference(
@@ -89,9 +98,16 @@ def paired_difference(
     total = float(np.sum(denominators))
     if not total > 0:
         raise ValueError("paired_difference: the denominators sum to 0")
-    draws = resampled(np.stack([first, second]), denominators, resamples, seed)
     value = float(np.sum(first) - np.sum(second)) / total
+    if _too_few(denominators):
+        return Interval(value, None, None)
+    draws = resampled(np.stack([first, second]), denominators, resamples, seed)
     return Interval(value, *_percentiles(draws[:, 0] - draws[:, 1], confidence))
+
+
+def _too_few(denominators: Values) -> bool:
+    """Say whether fewer than FEWEST documents have anything to measure."""
+    return int(np.count_nonzero(denominators)) < FEWEST
 
 
 def _percentiles(draws: npt.NDArray[np.float64], confidence: float) -> tuple[float, float]:

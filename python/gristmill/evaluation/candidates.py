@@ -19,7 +19,7 @@ class Choice:
     differences: dict[str, Interval]  # other - chosen, bits per byte, paired over documents
 
     def verdicts(self) -> dict[str, str]:
-        """Return for each other checkpoint: "same", "no difference" or "worse"."""
+        """Return for each other checkpoint: same, worse, not shown to differ, or too few files."""
         return {name: _verdict(d) for name, d in self.differences.items()}
 
     def plain(self) -> dict[str, Any]:
@@ -56,6 +56,8 @@ def choose(measured: Mapping[str, Bits], *, resamples: int, confidence: float, s
 
 
 def _verdict(difference: Interval) -> str:
+    if difference.low is None:
+        return "too few files"
     if difference.value == difference.low == difference.high == 0.0:
         return "same"
-    return "worse" if difference.low > 0.0 else "no difference"
+    return "worse" if difference.low > 0.0 else "not shown to differ"

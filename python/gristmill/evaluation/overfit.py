@@ -39,7 +39,7 @@ def judge(
     only if the two intervals do not overlap, since other files are also just harder or easier.
     """
     gap = val.value - train.value
-    kind = _kind(gap > bar and val.low > train.high, looks, steps)
+    kind = _kind(gap > bar and val.excludes(train), looks, steps)
     text, keys = _ADVICE[kind]
     figures = f"validation files cost {gap:+.3f} bits per byte against training files"
     return Overfitting(kind, f"{text}: {figures} (bar {bar:g})", keys, gap, bar, train, val)

@@ -80,7 +80,12 @@ def table(title: str, measured: Mapping[str, Mapping[str, Any]]) -> dict[str, An
     return {"title": title, "columns": ["completer", "kind", "holes", *heads], "rows": rows}
 
 
-def _cell(figure: Mapping[str, float] | None) -> str:
-    if figure is None:
-        return "–"
-    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+def _cell(figure: Mapping[str, float | None] | None) -> str:
+    return "–" if figure is None else f"{figure['value']:.3f} ({between(figure)})"
+
+
+def between(figure: Mapping[str, float | None]) -> str:
+    """Return the interval of a figure as text."""
+    if figure["low"] is None:
+        return "too few files"
+    return f"{figure['low']:.3f} to {figure['high']:.3f}"

@@ -39,9 +39,9 @@ def run(ctx: StageContext) -> Result:
     ctx.progress("baselines: n-gram, bz2, xz")
     text = text_baselines(train.bytes(), val.bytes(), given_train=False)
     ctx.progress("baselines: completers of holes")
-    chosen = choose_holes(val.documents, KINDS, HOLES, ctx.seed)
+    chosen, passed = choose_holes(val.documents, KINDS, HOLES, ctx.seed)
     filled = hole_baselines(train.shard.tokens, tokenizer, chosen, texts(val.documents), MAX_TOKENS)
-    holes = _write_baselines(ctx, val, text, filled)
+    holes = _write_baselines(ctx, val, text, filled, passed)
     gate = Gate(
         "memory to train, bytes",
         price.memory_bytes,
@@ -109,7 +109,11 @@ def _facts(
 
 
 def _write_baselines(
-    ctx: StageContext, val: Corpus, text: TextBaselines, filled: dict[str, list[Completion]]
+    ctx: StageContext,
+    val: Corpus,
+    text: TextBaselines,
+    filled: dict[str, list[Completion]],
+    passed: int,
 ) -> dict[str, Any]:
     holes = {
         name: scores.by_kind(done, resamples=200, confidence=0.95, seed=ctx.seed)
@@ -122,6 +126,7 @@ def _write_baselines(
             "bits_per_byte": text.plain(),
             "ngram_counted_bytes": text.counted,
             "holes": holes,
+            "holes_passed_over": passed,
             "max_tokens": MAX_TOKENS,
         },
     )

@@ -60,7 +60,7 @@ def run(ctx: StageContext) -> Result:
     bits = _bits(ctx, test)
     ctx.progress("baselines: n-gram, bz2, xz, xz given train")
     text = text_baselines(test.train.bytes(), corpus.bytes(positions), given_train=True)
-    filled = _fill(ctx, test)
+    filled, passed = _fill(ctx, test)
     measured = {name: scores.by_kind(done, **_options(ctx)) for name, done in filled.items()}
     figure = interval(bits.bits, bits.bytes, **_options(ctx))
     sliced = _slices(ctx, test, bits, text, filled[MODEL])
@@ -72,6 +72,7 @@ def run(ctx: StageContext) -> Result:
         "baselines": text.plain(),
         "ngram_counted_bytes": text.counted,
         "holes": measured,
+        "holes_passed_over": passed,
         "contamination": {k: v for k, v in contamination.items() if k != "pairs"},
         "opened": opened,
     }
@@ -106,14 +107,17 @@ def _bits(ctx: StageContext, test: _Test) -> Bits:
     )
 
 
-def _fill(ctx: StageContext, test: _Test) -> dict[str, list[Completion]]:
-    """Return the completions of the model and of both completers without a network."""
+def _fill(ctx: StageContext, test: _Test) -> tuple[dict[str, list[Completion]], int]:
+    """Return the completions of the model and of both completers without a network, and how many
+    holes were passed over.
+    """
     from gristmill.evaluation.complete import ModelCompleter, complete
     from gristmill.models import from_pretrained
 
     c = ctx.config.evaluate
     documents = test.corpus.some(test.positions)
-    holes, text = choose_holes(documents, c.kinds, c.holes, ctx.seed), texts(documents)
+    holes, passed = choose_holes(documents, c.kinds, c.holes, ctx.seed)
+    text = texts(documents)
     model = from_pretrained(ctx.input("save") / "model")
     done = complete(
         ModelCompleter(model, test.tokenizer, c.max_tokens, ctx.config.train.suffix_first),
@@ -124,7 +128,8 @@ def _fill(ctx: StageContext, test: _Test) -> dict[str, list[Completion]]:
     )
     ctx.progress("holes: completers without a network")
     tokens = test.train.shard.tokens
-    return {MODEL: done, **hole_baselines(tokens, test.tokenizer, holes, text, c.max_tokens)}
+    others = hole_baselines(tokens, test.tokenizer, holes, text, c.max_tokens)
+    return {MODEL: done, **others}, passed
 
 
 def _slices(
@@ -226,11 +231,12 @@ def _report(
     compared = {"this model": figure["value"], **metrics["baselines"]}
     numbers = {
         "bits per byte": figure["value"],
-        "interval": f"{figure['low']:.3f} to {figure['high']:.3f}",
+        "interval": scores.between(figure),
         "files": metrics["documents"],
         "bytes, each counted once": metrics["bytes"],
         "times this split was opened": metrics["opened"],
         "files that stand in the training split too": contamination["flagged"],
+        "holes passed over, their end is ambiguous": metrics["holes_passed_over"],
     }
     worst = slices.worst(sliced)
     if worst is not None:

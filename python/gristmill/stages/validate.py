@@ -38,7 +38,7 @@ def run(ctx: StageContext) -> Result:
     choice = choose(measured, resamples=c.bootstrap, confidence=c.confidence, seed=ctx.seed)
     ngram = _ngram(ctx, [val.documents[i].id for i in chosen])
     verdict = _overfitting(ctx, choice, tokenizer)
-    holes = _holes(ctx, choice.name, val, chosen, tokenizer)
+    holes, passed = _holes(ctx, choice.name, val, chosen, tokenizer)
     bits = choice.bits[choice.name]
     write_json(ctx.out / "verdict.json", choice.plain() | {"overfitting": verdict.plain()})
     write_json(
@@ -49,6 +49,7 @@ def run(ctx: StageContext) -> Result:
             "bytes": int(measured[choice.name].bytes.sum()),
             "baselines": {"ngram": ngram.plain()},
             "holes": holes,
+            "holes_passed_over": passed,
         },
     )
     gate = Gate(
@@ -56,7 +57,7 @@ def run(ctx: StageContext) -> Result:
         "metrics.json",
     )  # fmt: skip
     summary = f"{choice.name}, {bits.value:.3f} b/B (n-gram {ngram.value:.3f}), {verdict.kind}"
-    return Result(summary, [gate], _report(choice, ngram, verdict, holes))
+    return Result(summary, [gate], _report(choice, ngram, verdict, holes, passed))
 
 
 def _distinct(train: Path) -> list[str]:
@@ -109,25 +110,32 @@ def _overfitting(ctx: StageContext, choice: Choice, tokenizer: Tokenizer) -> ove
 
 def _holes(
     ctx: StageContext, name: str, val: Corpus, positions: Sequence[int], tokenizer: Tokenizer
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], int]:
+    """Return the figures of the holes, and how many holes were passed over."""
     from gristmill.evaluation.complete import ModelCompleter, complete
     from gristmill.models import from_pretrained
 
     c = ctx.config.validate
     documents = val.some(positions)
+    holes, passed = choose_holes(documents, KINDS, c.holes, ctx.seed)
     model = from_pretrained(ctx.input("train") / name)
     done = complete(
         ModelCompleter(model, tokenizer, c.max_tokens, ctx.config.train.suffix_first),
-        choose_holes(documents, KINDS, c.holes, ctx.seed),
+        holes,
         texts(documents),
         max_tokens=c.max_tokens,
         progress=lambda share: ctx.progress(f"holes: {share:.0%}"),
     )
-    return scores.by_kind(done, resamples=c.bootstrap, confidence=c.confidence, seed=ctx.seed)
+    found = scores.by_kind(done, resamples=c.bootstrap, confidence=c.confidence, seed=ctx.seed)
+    return found, passed
 
 
 def _report(
-    choice: Choice, ngram: Interval, verdict: overfit.Overfitting, holes: dict[str, Any]
+    choice: Choice,
+    ngram: Interval,
+    verdict: overfit.Overfitting,
+    holes: dict[str, Any],
+    passed: int,
 ) -> dict[str, Any]:
     names = [*choice.bits, "n-gram", "training files"]
     figures = [*choice.bits.values(), ngram, verdict.train]
@@ -152,6 +160,7 @@ def _report(
             "n-gram": ngram.value,
             "training files": verdict.train.value,
             "verdict": verdict.kind,
+            "holes passed over, their end is ambiguous": passed,
         },
         "plots": [],
         "tables": tables,
