@@ -70,10 +70,12 @@ def swap_in(beside: Path, folder: Path) -> None:
 
 
 def recover(folder: Path) -> bool:
-    """Whether a finished folder is there, after undoing a swap that was cut in two."""
-    old = folder.with_name(f".{folder.name}.old")
+    """Whether a finished folder is there, after undoing or completing a swap that was cut off."""
+    old, beside = (folder.with_name(f".{folder.name}.{end}") for end in ("old", "new"))
     if not folder.exists() and old.exists():
         os.rename(old, folder)
+    for left in (old, beside):  # they would become part of a stage's output
+        shutil.rmtree(left, ignore_errors=True)
     return folder.exists()
 
 
