@@ -133,6 +133,17 @@ def test_serve_together_as_alone(real: Server) -> None:
     assert together == alone
 
 
+def test_a_nucleus_that_is_nothing_in_float32(real: Server) -> None:
+    """The sampler takes float32, in which 1e-50 is 0: as with 0 the likeliest token is taken."""
+    body: dict[str, Any] = {"prompt": "def add(", "max_tokens": 5, "seed": 1}
+    greedy = real.text(**body, temperature=0)
+    for top_p in (0, 1e-50, 1e-45):
+        assert real.text(**body, top_p=top_p) == greedy, top_p
+    fill = {"input_prefix": "def", "input_suffix": "\n", "n_predict": 2, "top_p": 1e-50}
+    for samplers in (["top_p"], ["top_p", "infill"]):
+        assert real.post("/infill", {**fill, "samplers": samplers}).status == 200
+
+
 def test_infill_on_the_real_model(real: Server) -> None:
     body = {"input_prefix": "def add(left", "input_suffix": "\n", "n_predict": 6, "seed": 1}
     answer = real.post("/infill", body).json

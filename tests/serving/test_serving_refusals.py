@@ -54,6 +54,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"logit_bias": {"-1": 1}}, "logit_bias"),
     ({"logit_bias": {"x": 1}}, "logit_bias"),
     ({"logit_bias": {"1": 101}}, "logit_bias"),
+    ({"logit_bias": {"00000000000099999999": 1}}, "logit_bias"),
+    ({"logit_bias": {"0" * 4301: 1}}, "logit_bias"),  # more digits than int() takes
+    ({"prompt": ["x"] * 64, "n": 2}, "prompt"),
     ({"presence_penalty": 3}, "presence_penalty"),
     ({"stream_options": {"other": True}}, "stream_options"),
     ({"unknown_field": 1}, "unknown_field"),
@@ -89,6 +92,17 @@ AT_THE_LIMIT: list[dict[str, Any]] = [
 def test_values_at_the_limit_pass(server: Server, fields: dict[str, Any]) -> None:
     answer = server.post("/v1/completions", {"prompt": "x", "max_tokens": 1, **fields})
     assert answer.status == 200, answer.body
+
+
+def test_a_request_that_never_fits_is_told_with_both_numbers(server: Server) -> None:
+    """Slots 4 and queue 64: 68 sequences fit an idle server, and more fit none at any time."""
+    body = {"max_tokens": 1, "prompt": ["x"] * 17}
+    wait_until(lambda: server.complete(n=4, **body).status == 200)  # once others have left
+    answer = server.complete(n=5, **body)
+    assert answer.status == 400
+    assert "85 sequences" in answer.error["message"]
+    assert "68" in answer.error["message"]
+    assert "retry-after" not in answer.headers
 
 
 def test_context_is_told_with_both_numbers(server: Server) -> None:

@@ -12,7 +12,7 @@ from serving_fake import fake_runtime
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
-from gristmill.serving.decode import Task
+from gristmill.serving.decode import Piece, Task
 from gristmill.serving.engine import Engine
 from gristmill.serving.guard import Guard
 from gristmill.serving.http_errors import ApiError
@@ -55,6 +55,36 @@ def test_unread_answers_free_their_slot() -> None:
 
     asyncio.run(stall())
     assert engine.counters.generated_tokens < 1000
+    assert engine.stop()
+
+
+def test_unread_scores_count_as_their_bytes() -> None:
+    """Echo with 20 alternatives: about 100 kB of JSON for 128 ids, none of it text."""
+    engine = Engine(fake_runtime(4096, eos=-100.0), n_ctx=4096, slots=1, queue=1, seconds=60)
+    service = Service(engine, Limits(), Metrics(), "fake", 0)
+    task = Task((65,) * 4000, 1, logprobs=20, echo=True)
+
+    async def stall() -> None:
+        run = service.submit([task], time.perf_counter())
+        while engine.running or engine.queued:
+            await asyncio.sleep(0.005)
+        assert run.jobs[0].cancelled
+
+    asyncio.run(asyncio.wait_for(stall(), 20))
+    assert engine.stop()
+
+
+def test_one_answer_larger_than_the_limit_is_delivered() -> None:
+    """Whoever reads gets it: only what waits behind something unread counts against a reader."""
+    engine = Engine(fake_runtime(4096, eos=-100.0), n_ctx=4096, slots=1, queue=1, seconds=60)
+    service = Service(engine, Limits(["unsent_bytes=4096"]), Metrics(), "fake", 0)
+
+    async def read() -> int:
+        run = service.submit([Task((65,) * 100, 0, logprobs=20, echo=True)], time.perf_counter())
+        pieces = [item[1] async for item in run.events() if item is not None]
+        return sum(len(piece.scores) for piece in pieces if isinstance(piece, Piece))
+
+    assert asyncio.run(asyncio.wait_for(read(), 20)) == 100
     assert engine.stop()
 
 

@@ -20,6 +20,8 @@ from .scores import Score
 from .service import Run, Service, chosen_seed
 from .sse import PING, EventStream, frame
 
+ID_DIGITS = 10  # of the largest 32-bit id; int() of a longer key may cost more than the answer
+
 
 @dataclass
 class _Plan:
@@ -149,7 +151,8 @@ def _bias(service: Service, body: CompletionBody) -> dict[int, float]:
         raise bad_value("logit_bias", message)
     result = {}
     for key, value in given.items():
-        if not (key.isascii() and key.isdigit() and int(key[:12]) < service.model.vocab_size):
+        known = key.isascii() and key.isdigit() and len(key) <= ID_DIGITS
+        if not known or int(key) >= service.model.vocab_size:
             raise bad_value("logit_bias", f"{key[:40]!r} is no token id of this model")
         if not -100 <= value <= 100:
             raise bad_value("logit_bias", f"a bias is {value:g}; allowed are -100 to 100")

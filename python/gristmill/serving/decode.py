@@ -14,6 +14,8 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from .fim import control_ids
 from .infill_sampler import infill_logits
 from .runtime import Logits, Runtime, Slot
@@ -177,8 +179,8 @@ class _Decoder:
         if task.logit_bias or task.presence_penalty or task.frequency_penalty:
             penalties = (task.presence_penalty, task.frequency_penalty)
             logits = adjusted(logits, task.logit_bias, *penalties, self.sampled)
-        # a nucleus of nothing still holds the likeliest token
-        top_k, top_p = (1, 1.0) if task.top_p == 0 else (task.top_k, task.top_p)
+        # a nucleus of nothing still holds the likeliest token; the sampler takes float32
+        top_k, top_p = (task.top_k, task.top_p) if np.float32(task.top_p) > 0 else (1, 1.0)
         if task.infill:
             token_bytes = self.runtime.model.token_bytes
             logits = infill_logits(logits, top_k, top_p, self.ends, token_bytes)

@@ -102,6 +102,12 @@ class Engine:
         return len(self._active)
 
     @property
+    def room(self) -> int:
+        """Jobs that an idle engine takes at one time."""
+        slots, queue, _ = self._limits
+        return slots + queue
+
+    @property
     def alive(self) -> bool:
         """Whether the worker thread runs and takes jobs."""
         return self._thread.is_alive() and not self._stopping

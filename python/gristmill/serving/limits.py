@@ -39,7 +39,7 @@ TABLE = types.MappingProxyType(
         "json_depth": Limit(32, "levels", 4, 200, "guard", 400, "nesting of the JSON body"),
         "json_keys": Limit(1024, "keys", 64, 65536, "guard", 400, "keys of one JSON object"),
         "write_seconds": Limit(30, "s", 0.1, 600, "guard", 0, "a reader may stand still"),
-        "unsent_bytes": Limit(1 << 18, "bytes", 4096, 1 << 28, "stream", 0, "waiting per stream"),
+        "unsent_bytes": Limit(1 << 20, "bytes", 4096, 1 << 28, "stream", 0, "waiting per stream"),
         "connections": Limit(256, "", 8, 65536, "granian", 0, "open at one time"),
         "per_address": Limit(64, "requests", 1, 65536, "guard", 429, "at one time per address"),
         "queue": Limit(64, "sequences", 0, 65536, "engine", 429, "waiting for a slot"),

@@ -22,6 +22,7 @@ from .runtime import ModelLike
 
 PING_SECONDS = 15.0  # a comment line keeps proxies from closing a silent stream
 FRAME = 200  # bytes of a server-sent event around its text
+SCORE = 40  # bytes of one token with its log-probability, as JSON
 
 
 class Disconnected(ConnectionError):
@@ -74,7 +75,13 @@ class Service:
         return tuple(given)
 
     def submit(self, tasks: Sequence[Task], arrived: float) -> Run:
-        """Queue tasks. Raises 429 where the queue is full, 503 when stopping."""
+        """Queue tasks. Raises 400 where they never fit, 429 where not now, 503 when stopping."""
+        if len(tasks) > self.engine.room:
+            message = (
+                f"{len(tasks)} sequences (prompts x n) in one request; this server takes at most "
+                f"{self.engine.room} at one time: send fewer prompts or a smaller n"
+            )
+            raise bad_value("prompt", message)
         try:
             return Run(self, tasks, arrived)
         except QueueFull as full:
@@ -142,8 +149,8 @@ class Run:
 
     def _put(self, index: int, event: Piece | Finish | Failure) -> None:
         self._queue.put_nowait((index, event))
-        self._unsent += _weight(event)
-        if self._unsent > self._service.limits["unsent_bytes"]:
+        waiting, self._unsent = self._unsent, self._unsent + _weight(event)
+        if waiting and self._unsent > self._service.limits["unsent_bytes"]:
             self.close()  # whoever does not read does not keep a slot
             self._queue.put_nowait((index, Failure("request_timeout", "the answer was not read")))
 
@@ -165,7 +172,11 @@ class Run:
 
 
 def _weight(event: Piece | Finish | Failure) -> int:
-    return FRAME + 4 * len(event.text) if isinstance(event, Piece) else FRAME
+    """Bytes the event takes once it is sent, roughly."""
+    if not isinstance(event, Piece):
+        return FRAME
+    scores = sum(1 + len(score.top) for score in event.scores)
+    return FRAME + 4 * len(event.text) + SCORE * scores
 
 
 def _failed(failure: Failure) -> ApiError:
