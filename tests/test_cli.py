@@ -145,6 +145,18 @@ def test_a_missing_package_names_its_extra() -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_page_older_than_its_run_is_stale(tmp_path: Path) -> None:
+    """A process was killed after it wrote run.json, and the next one found all stages done."""
+    page, record = tmp_path / "report.html", tmp_path / "run.json"
+    record.write_text("{}")
+    assert cli._is_stale(page, record)
+    page.write_text("")
+    os.utime(record, ns=(1, 1))
+    assert not cli._is_stale(page, record)
+    os.utime(page, ns=(0, 0))
+    assert cli._is_stale(page, record)
+
+
 def test_closed_pipe_is_silent() -> None:
     done = subprocess.run(
         f"{sys.executable} -m gristmill doctor | head -1",

@@ -175,12 +175,17 @@ def _run_stages(
     )
     console.line(f"gristmill {config.project.name}, seed {config.project.seed}, in {args.runs}/")
     run = Pipeline(config, args.runs, options).run()
-    if not (run.folder / "report.html").is_file():
+    if _is_stale(run.folder / "report.html", run.folder / "run.json"):
         _write_report(run.folder)
     if only is None:
         for line in closing(run, config.serve.host, config.serve.port):
             console.line(line)
     return run
+
+
+def _is_stale(report: Path, record: Path) -> bool:
+    """Whether a process was killed between the record of a run and its page."""
+    return not report.is_file() or report.stat().st_mtime_ns < record.stat().st_mtime_ns
 
 
 def _write_report(run: Path) -> None:

@@ -6,8 +6,8 @@ import importlib
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -25,7 +25,7 @@ from gristmill.artifacts import (
     write_json,
 )
 from gristmill.errors import ArtifactError, ConfigError, GateError, MissingExtraError
-from gristmill.runs import Store
+from gristmill.runs import Store, Work
 
 if TYPE_CHECKING:
     from gristmill.config import Config
@@ -44,6 +44,7 @@ class Stage:
     module: str
     resumable: bool = False
     engine: bool = False  # uses _C: its build is part of the key
+    same_table: bool = False  # in bf16 it goes on only with the kernels it was begun with
     reads: tuple[str, ...] = ()  # keys of later stages that this one needs too
     world: bool = False  # reads files of the user: its fingerprint() of them is part of the key
 
@@ -61,7 +62,7 @@ STAGES: tuple[Stage, ...] = (
     # design measures the throughput of the step that train will make, and nothing else of it
     _stage(5, "design", reads=("train.dtype", "train.accumulate", "train.recompute")),
     _stage(6, "initialize"),
-    _stage(7, "train", resumable=True),
+    _stage(7, "train", resumable=True, same_table=True),
     _stage(8, "validate"),
     _stage(9, "save"),
     # its folder outlives a kill: the count of openings is in it
@@ -147,10 +148,10 @@ class Pipeline:
                         f"{only.folder[3:]}` does all that is missing"
                     )
                 self.done.append(done or self._execute(stage))
-                folder = self._link()
+                folder, changed = self._link()
                 if only is None or stage is only:
                     self.options.on_done(self.done[-1])
-                if not self.done[-1].skipped:
+                if changed or not self.done[-1].skipped:
                     self.options.on_report(folder)
                 self._gate(self.done[-1])
         return Run(folder, self.done)
@@ -198,10 +199,12 @@ class Pipeline:
     def _execute(self, stage: Stage) -> Done:
         key, parts = self._key(stage)
         out = self.store.begin(stage.name, key, stage.resumable)
-        meter = machine.EnergyMeter()
-        begun, started = datetime.now(UTC), time.monotonic()
-        result = self._call(stage, out)
-        seconds = time.monotonic() - started
+        table = {"table": _table()} if stage.engine else {}
+        work = Work(out, machine.describe() | table)
+        if stage.same_table:
+            self._check_table(out, work)
+        result = self._call(stage, out, work)
+        spent = work.facts()
         self._check_gates(stage, out, result)
         body = {"summary": result.summary, "gates": [asdict(g) for g in result.gates]}
         write_json(out / REPORT, {**body, **result.report})
@@ -215,26 +218,42 @@ class Pipeline:
             "digest": digest_of(outputs),
             **body,
             "code": _version(),
-            "machine": machine.describe(),
-            "begun": begun.isoformat(timespec="seconds"),
-            "seconds": round(seconds, 3),
-            "energy": meter.stop(),
+            **spent,
         }
         path = self.store.finish(out, stage.name, key, manifest)
-        return Done(stage, path, manifest, False, seconds)
+        return Done(stage, path, manifest, False, spent["seconds"])
 
-    def _call(self, stage: Stage, out: Path) -> Result:
+    def _check_table(self, out: Path, work: Work) -> None:
+        """Raise ArtifactError where going on would mix the bits of two tables of kernels."""
+        then, now = work.before.get("machine", {}).get("table"), work.here["table"]
+        design = next(done.path for done in self.done if done.stage.name == "design")
+        dtype = read_json(design / "design.json")["train"]["dtype"]
+        if dtype == "bf16" and then not in (None, now):
+            raise ArtifactError(
+                f"{out} was begun with the kernels of table {then}, now it is {now}; a training "
+                f"in bf16 goes on only under the same table: set GRISTMILL_ISA={then}, or delete "
+                "that folder to train from the start"
+            )
+
+    def _call(self, stage: Stage, out: Path, work: Work) -> Result:
         """Call the stage's one function; what the system refuses becomes a StorageError."""
+
+        def progress(message: str) -> None:
+            self.options.on_progress(stage, message)
+            if stage.resumable:
+                work.save_at_times()
+
         context = StageContext(
             name=stage.name,
             out=out,
             inputs={done.stage.name: done.path for done in self.done},
             config=cast("Config", _View(self, stage)),
             seed=self.config.project.seed,
-            on_progress=lambda message: self.options.on_progress(stage, message),
+            on_progress=progress,
         )
         try:
-            return cast(Result, _load(stage).run(context))
+            with work.saved() if stage.resumable else nullcontext():
+                return cast(Result, _load(stage).run(context))
         except OSError as error:
             raise storage_error(Path(error.filename or out), error) from error
 
@@ -268,8 +287,8 @@ class Pipeline:
         config = {name: part for name, part in self.sections.items() if name != "serve"}
         return sha256_json([config, first, sources, keys.engine_digest(), keys.swapped_kernels()])
 
-    def _link(self) -> Path:
-        """Link what is done into the run folder and record it there."""
+    def _link(self) -> tuple[Path, bool]:
+        """Link what is done into the run folder; returns it and whether its record changed."""
         links = {done.stage.folder: done.path for done in self.done}
         folder = self.store.run_folder(self.config.project.name, self.digest(), links)
         record = {
@@ -290,7 +309,14 @@ class Pipeline:
         merged = {**old, **stages}
         if merged != old:
             write_json(path, {**record, "stages": merged})
-        return folder
+        return folder, merged != old
+
+
+def _table() -> str:
+    """Return the name of the table of kernels in use."""
+    from gristmill.backend import _C
+
+    return str(_C.table())
 
 
 def _load(stage: Stage) -> Any:

@@ -6,7 +6,9 @@ import contextlib
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,13 @@ from gristmill.artifacts import (
     sweep,
     write_json,
 )
-from gristmill.errors import ArtifactError, LockedError
+from gristmill.errors import ArtifactError, LockedError, StorageError
+from gristmill.machine import EnergyMeter
 
 STAGES = ".stages"
 LATEST = "latest"
+SAVE_SECONDS = 10.0  # a file of 300 bytes, made durable
+_PART = "not of every process: "
 
 
 class Store:
@@ -93,6 +98,8 @@ class Store:
         with storage_errors(partial):
             if partial.exists() and not resumable:
                 shutil.rmtree(partial)
+            if not partial.exists():
+                _spent(partial).unlink(missing_ok=True)
             partial.mkdir(exist_ok=True)
             sweep(partial)
         return partial
@@ -104,6 +111,7 @@ class Store:
         target = self.folder(stage, key)
         with storage_errors(target):
             os.rename(partial, target)
+            _spent(partial).unlink(missing_ok=True)
             fsync_folder(self.stages)
         return target
 
@@ -139,6 +147,62 @@ class Store:
             return []
         found = [p.parent for p in self.root.glob("*/run.json") if not p.parent.is_symlink()]
         return sorted(found, key=lambda path: ((path / "run.json").stat().st_mtime, path.name))
+
+
+class Work:
+    """Machine, begin, seconds and energy of a stage, over all the processes that worked on it.
+
+    What earlier ones spent stands beside the unfinished folder, because a file in it would become
+    part of the stage's output.
+    """
+
+    def __init__(self, partial: Path, here: dict[str, Any]) -> None:
+        self.here, self._path = here, _spent(partial)
+        self.before: dict[str, Any] = read_json(self._path) if self._path.is_file() else {}
+        self._begun = datetime.now(UTC).isoformat(timespec="seconds")
+        self._meter, self._started = EnergyMeter(), time.monotonic()
+        self._saved = self._started
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the manifest says of it."""
+        seconds = time.monotonic() - self._started + self.before.get("seconds", 0.0)
+        energy = self._meter.stop()
+        return {
+            "machine": self.here,
+            "begun": self.before.get("begun", self._begun),
+            "seconds": round(seconds, 3),
+            "energy": _sum(self.before["energy"], energy) if self.before else energy,
+        }
+
+    @contextlib.contextmanager
+    def saved(self) -> Iterator[None]:
+        """Save before the body and where it fails, so that the next process can go on."""
+        write_json(self._path, self.facts())
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(StorageError):  # the cause matters more
+                write_json(self._path, self.facts())
+            raise
+
+    def save_at_times(self) -> None:
+        """Save if that was long ago: a kill loses no more than SAVE_SECONDS of the count."""
+        if time.monotonic() - self._saved >= SAVE_SECONDS:
+            write_json(self._path, self.facts())
+            self._saved = time.monotonic()
+
+
+def _spent(partial: Path) -> Path:
+    return partial.with_name(f"{partial.name}.json")
+
+
+def _sum(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Return the energy of earlier processes and this one; unknown if one of them is."""
+    for energy in (before, now):
+        if energy["joules"] is None:
+            why = str(energy["why"]).removeprefix(_PART)
+            return {"joules": None, "why": f"{_PART}{why}"}
+    return {**now, "joules": before["joules"] + now["joules"]}
 
 
 def _conflicts(folder: Path, links: dict[str, Path]) -> bool:
