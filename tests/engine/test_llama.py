@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from tiny_llama import Patterns, digest, small, train
+from tiny_llama import Patterns, digest, settings, small, train
 
+import gristmill as gm
 from gristmill.backend import _C
-from gristmill.errors import ArtifactError
-from gristmill.models import from_pretrained
+from gristmill.errors import ArtifactError, TrainingError
+from gristmill.models import LlamaConfig, from_pretrained
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -96,3 +97,102 @@ def test_ids_out_of_range_are_refused():
         small()(np.array([[64]]))
     with pytest.raises(ValueError, match="1 to 64"):
         small()(np.zeros((1, 65), np.int32))
+
+
+FOREIGN = {
+    "model_type": "llama", "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48,
+    "num_hidden_layers": 2, "num_attention_heads": 2, "rms_norm_eps": 1e-6,
+    "max_position_embeddings": 64,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", [k for k in FOREIGN if k != "model_type"])
+@pytest.mark.parametrize("absent", [True, False], ids=["absent", "null"])
+def test_a_config_without_a_size_is_refused_by_its_name(key, absent):
+    config = {k: v for k, v in FOREIGN.items() if k != key} | ({} if absent else {key: None})
+    with pytest.raises(ValueError, match=f"^{key} missing"):
+        LlamaConfig.from_dict(config)
+
+
+def test_what_a_config_leaves_out_is_what_transformers_takes():
+    got = LlamaConfig.from_dict(FOREIGN)
+    assert (got.num_key_value_heads, got.head_dim, got.rms_norm_eps) == (2, 16, 1e-6)
+    assert (got.rope_theta, got.tie_word_embeddings) == (10000.0, False)
+
+
+@pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
+@pytest.mark.parametrize(
+    "rope",
+    [{"type": "linear", "factor": 4.0}, {"rope_type": "llama3", "factor": 8.0}, {"factor": 4.0},
+     {"rope_type": "default", "type": "dynamic"}, {"rope_theta": 5e5, "type": "yarn"}],
+)  # fmt: skip
+def test_scaled_positions_are_refused(key, rope):
+    with pytest.raises(ValueError, match=f"{key} = .* is not supported"):
+        LlamaConfig.from_dict(FOREIGN | {key: rope})
+
+
+def test_the_base_of_the_rotation_is_read_from_old_and_new_configs():
+    for config in (
+        {"rope_theta": 5e5, "rope_scaling": None},
+        {"rope_theta": 5e5, "rope_scaling": {"type": "default"}},
+        {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}},
+    ):
+        assert LlamaConfig.from_dict(FOREIGN | config).rope_theta == 5e5
+    with pytest.raises(ValueError, match="rope_theta is given twice"):
+        LlamaConfig.from_dict(FOREIGN | {"rope_theta": 1e4, "rope_parameters": {"rope_theta": 5e5}})
+
+
+@pytest.mark.parametrize(("eos", "ids"), [(None, []), (0, [0]), ([5], [5]), ([5, 18], [5, 18])])
+def test_every_token_that_ends_a_text_ends_it_and_is_saved_as_it_came(tmp_path, eos, ids):
+    config = LlamaConfig.from_dict(FOREIGN | {"eos_token_id": eos})
+    assert config.eos_ids == ids
+    small(eos_token_id=eos).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["eos_token_id"] == eos
+    assert from_pretrained(tmp_path).config.eos_token_id == eos
+
+
+def test_generation_stops_at_any_of_several_tokens():
+    model, _ = train(steps=60)
+    object.__setattr__(model.config, "eos_token_id", [50, 18])
+    assert model.generate([0, 3, 6, 9], max_new_tokens=6) == [0, 3, 6, 9, 12, 15, 18]
+
+
+def test_several_beginnings_are_refused():
+    with pytest.raises(ValueError, match="bos_token_id"):
+        LlamaConfig.from_dict(FOREIGN | {"bos_token_id": [1, 2]})
+
+
+class Poisons(Patterns):
+    """Between two micro-batches a gradient gets a value; the losses stay finite."""
+
+    def __init__(self, name, value):
+        super().__init__()
+        self.name, self.value, self.model = name, value, small()
+
+    def batch(self, step):
+        if step % 2:
+            self.model.state_dict()[self.name].grad.numpy()[:] = self.value
+        return super().batch(step)
+
+
+@pytest.mark.parametrize(
+    ("value", "want"),
+    [(np.nan, "step 0: the gradient is not finite, first in {name}"),
+     (1e30, "step 0: the norm of the gradient is not finite, first in the sum of squares")],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["model.norm.weight", "model.layers.0.mlp.down_proj.weight"])
+def test_a_gradient_that_is_not_finite_is_named(name, value, want):
+    data = Poisons(name, value)
+    with pytest.raises(TrainingError) as caught:
+        gm.Trainer(data.model, data, config=settings(2, accumulate=2)).fit()
+    assert str(caught.value).startswith(want.format(name=name))
+
+
+def test_the_gradient_nearest_to_the_loss_is_named():
+    model = small()
+    assert model.nonfinite_gradient() is None
+    model.loss(*Patterns().batch(0)).backward()
+    assert model.nonfinite_gradient() is None
+    for name in ("model.layers.0.self_attn.q_proj.weight", "model.layers.1.mlp.up_proj.weight"):
+        model.state_dict()[name].grad.numpy()[0, 0] = np.inf
+        assert model.nonfinite_gradient() == name

@@ -21,7 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gristmill.artifacts import fsync_folder, storage_errors
-from gristmill.errors import DataError, MissingExtraError
+from gristmill.errors import ArtifactError, DataError, MissingExtraError
+from gristmill.models.llama import LlamaConfig
+from gristmill.models.loading import read_weights
 
 DTYPES = ("f32", "bf16")
 HEADER_KEY = "gristmill.digest.header"
@@ -70,10 +72,12 @@ def write_gguf(
     """
     if dtype not in DTYPES:
         raise DataError(f"GGUF dtype {dtype!r} given, allowed: {', '.join(DTYPES)}")
-    config = _read_json(folder / "config.json")
-    _check_config(config)
-    vocabulary = read_vocabulary(folder / "tokenizer.json", int(config["vocab_size"]))
-    tensors = _gguf_tensors(_read_safetensors(folder / "model.safetensors"), config)
+    config = _read_config(folder / "config.json")
+    vocabulary = read_vocabulary(folder / "tokenizer.json", config.vocab_size)
+    try:
+        tensors = _gguf_tensors(read_weights(folder), config)
+    except ArtifactError as error:
+        raise DataError(f"GGUF export: {error}") from None
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with storage_errors(path):
@@ -136,19 +140,17 @@ def _read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _check_config(config: Mapping[str, Any]) -> None:
-    expected: dict[str, tuple[Any, ...]] = {
-        "model_type": ("llama",),
-        "hidden_act": ("silu", None),
-        "attention_bias": (False, None),
-        "mlp_bias": (False, None),
-        "rope_scaling": (None,),
-    }
-    for key, allowed in expected.items():
-        if config.get(key) not in allowed:
-            raise DataError(
-                f"config.json: {key} is {config.get(key)!r}, GGUF export allows {allowed[0]!r}"
-            )
+def _read_config(path: Path) -> LlamaConfig:
+    try:
+        config = LlamaConfig.from_dict(_read_json(path))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: {error}") from None
+    if len(config.eos_ids) > 1:
+        raise DataError(
+            f"{path}: eos_token_id is {config.eos_ids}, GGUF export allows one; "
+            "keep the one that ends a text"
+        )
+    return config
 
 
 def _check_tokenizer(data: Mapping[str, Any], path: Path) -> None:
@@ -169,42 +171,17 @@ def _check_tokenizer(data: Mapping[str, Any], path: Path) -> None:
         )
 
 
-def _read_safetensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
-    from safetensors import SafetensorError, deserialize
-
-    try:
-        entries = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise DataError(f"{path} is no safetensors file: {error}") from error
-    return {name: _to_f32(name, entry) for name, entry in entries}
-
-
-def _to_f32(name: str, entry: Mapping[str, Any]) -> npt.NDArray[np.float32]:
-    raw, shape, dtype = entry["data"], entry["shape"], entry["dtype"]
-    if dtype == "F32":
-        return np.frombuffer(raw, "<f4").reshape(shape)
-    if dtype == "F16":
-        return np.frombuffer(raw, "<f2").astype(np.float32).reshape(shape)
-    if dtype == "BF16":  # the upper half of an f32
-        return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
-    raise DataError(f"tensor {name} is {dtype}, GGUF export reads F32, F16 and BF16")
-
-
 def _gguf_tensors(
-    tensors: dict[str, npt.NDArray[np.float32]], config: Mapping[str, Any]
+    tensors: dict[str, npt.NDArray[np.float32]], config: LlamaConfig
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Tensors under GGUF names in file order, q and k permuted."""
-    heads = int(config["num_attention_heads"])
-    kv_heads = int(config.get("num_key_value_heads") or heads)
     names = {"model.embed_tokens": "token_embd"}
-    for i in range(int(config["num_hidden_layers"])):
+    for i in range(config.num_hidden_layers):
         names |= {
             f"model.layers.{i}.{ours}": f"blk.{i}.{theirs}" for ours, theirs in BLOCK_NAMES.items()
         }
     names["model.norm"] = "output_norm"
-    tied = bool(config.get("tie_word_embeddings"))
+    tied = config.tie_word_embeddings
     if not tied:
         names["lm_head"] = "output"
     missing = [f"{ours}.weight" for ours in names if f"{ours}.weight" not in tensors]
@@ -212,23 +189,22 @@ def _gguf_tensors(
     unknown = sorted(set(tensors) - known)
     if missing or unknown:
         raise DataError(
-            f"model.safetensors does not match config.json: "
-            f"missing {missing[:3]}, unknown {unknown[:3]}"
+            f"the weights do not match config.json: missing {missing[:3]}, unknown {unknown[:3]}"
         )
     out = {}
     for ours, theirs in names.items():
         weight = tensors[f"{ours}.weight"]
         if theirs.endswith("attn_q"):
-            weight = permute(weight, heads)
+            weight = permute(weight, config.num_attention_heads)
         elif theirs.endswith("attn_k"):
-            weight = permute(weight, kv_heads)
+            weight = permute(weight, config.num_key_value_heads)
         out[f"{theirs}.weight"] = weight
     return out
 
 
 def _write(
     path: Path,
-    config: Mapping[str, Any],
+    config: LlamaConfig,
     vocabulary: Vocabulary,
     tensors: Mapping[str, npt.NDArray[np.float32]],
     dtype: str,
@@ -264,49 +240,35 @@ def _write(
         writer.close()
 
 
-def _add_config(writer: Any, config: Mapping[str, Any], dtype: str) -> None:
+def _add_config(writer: Any, config: LlamaConfig, dtype: str) -> None:
     gguf = _gguf_package()
-    heads, width = int(config["num_attention_heads"]), int(config["hidden_size"])
-    head_dim = int(config.get("head_dim") or width // heads)
     kind = gguf.LlamaFileType.ALL_F32 if dtype == "f32" else gguf.LlamaFileType.MOSTLY_BF16
     writer.add_file_type(kind)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    writer.add_context_length(int(config["max_position_embeddings"]))
-    writer.add_embedding_length(width)
-    writer.add_block_count(int(config["num_hidden_layers"]))
-    writer.add_feed_forward_length(int(config["intermediate_size"]))
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(int(config.get("num_key_value_heads") or heads))
-    writer.add_key_length(head_dim)
-    writer.add_value_length(head_dim)
-    writer.add_rope_dimension_count(head_dim)
-    writer.add_rope_freq_base(_rope_theta(config))
-    writer.add_layer_norm_rms_eps(float(config["rms_norm_eps"]))
-    writer.add_vocab_size(int(config["vocab_size"]))
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_rope_freq_base(config.rope_theta)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
 
 
-def _rope_theta(config: Mapping[str, Any]) -> float:
-    """Base of the rotation: `rope_theta`, which newer transformers keep under `rope_parameters`."""
-    parameters = config.get("rope_parameters") or {}
-    if parameters.get("rope_type", "default") != "default":
-        raise DataError(
-            f"config.json: rope_type {parameters['rope_type']!r}, GGUF export allows 'default'"
-        )
-    return float(config.get("rope_theta") or parameters.get("rope_theta") or 10000.0)
-
-
-def _add_tokenizer(writer: Any, vocabulary: Vocabulary, config: Mapping[str, Any]) -> None:
+def _add_tokenizer(writer: Any, vocabulary: Vocabulary, config: LlamaConfig) -> None:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(vocabulary.tokens)
     writer.add_token_types(vocabulary.types)
     writer.add_token_merges(vocabulary.merges)
     writer.add_add_bos_token(False)
-    eos = config.get("eos_token_id")
-    if eos is None:
-        eos = vocabulary.special.get("<|endoftext|>")
+    eos = next(iter(config.eos_ids), vocabulary.special.get("<|endoftext|>"))
     if eos is not None:
-        writer.add_eos_token_id(int(eos[0] if isinstance(eos, list) else eos))
+        writer.add_eos_token_id(eos)
     for name, key in FIM_KEYS.items():
         if name in vocabulary.special:
             writer.add_uint32(key, vocabulary.special[name])

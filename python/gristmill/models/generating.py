@@ -34,7 +34,7 @@ def generate(
     for position in range(min(max_new_tokens, room)):
         token = _C.sample(logits, temperature, top_k, top_p, 0.0, seed, position)
         tokens.append(token)
-        if token == c.eos_token_id or position + 1 == min(max_new_tokens, room):
+        if token in c.eos_ids or position + 1 == min(max_new_tokens, room):
             break
         logits = session.eval([token])
     return tokens

@@ -26,6 +26,12 @@ from gristmill.ops.swiglu import swiglu
 
 Ids = npt.NDArray[np.integer]
 
+# without a value in config.json transformers takes its own default: none is assumed here
+REQUIRED = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "rms_norm_eps", "max_position_embeddings",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class LlamaConfig:
@@ -43,7 +49,7 @@ class LlamaConfig:
     max_position_embeddings: int = 1024
     tie_word_embeddings: bool = True
     bos_token_id: int | None = None
-    eos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
 
     def __post_init__(self) -> None:
         h, g = self.num_attention_heads, self.num_key_value_heads
@@ -53,6 +59,12 @@ class LlamaConfig:
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} is odd; rotary positions turn pairs")
+
+    @property
+    def eos_ids(self) -> list[int]:
+        """Every token that ends a text."""
+        eos = self.eos_token_id
+        return eos if isinstance(eos, list) else [] if eos is None else [eos]
 
     def to_dict(self) -> dict[str, Any]:
         """The content of config.json."""
@@ -71,7 +83,9 @@ class LlamaConfig:
             raise ValueError(
                 f"model_type {config.get('model_type')!r} given, only 'llama' is known"
             )
-        scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
+        missing = [key for key in REQUIRED if config.get(key) is None]
+        if missing:
+            raise ValueError(f"{', '.join(missing)} missing; a llama needs {', '.join(REQUIRED)}")
         for key, allowed in (
             ("hidden_act", "silu"),
             ("attention_bias", False),
@@ -79,18 +93,32 @@ class LlamaConfig:
         ):
             if config.get(key, allowed) != allowed:
                 raise ValueError(f"{key} = {config[key]!r} is not supported, only {allowed!r}")
-        if scaling.get("rope_type", "default") != "default":
-            raise ValueError(f"rope scaling {scaling['rope_type']!r} is not supported")
+        if isinstance(config.get("bos_token_id"), list):
+            raise ValueError(f"bos_token_id = {config['bos_token_id']} given, allowed is one id")
         known = {f.name for f in fields(cls)}
         chosen = {k: v for k, v in config.items() if k in known and v is not None}
-        chosen.setdefault("rope_theta", scaling.get("rope_theta", 10000.0))
+        chosen["rope_theta"] = _rope_theta(config)
         chosen.setdefault("num_key_value_heads", chosen["num_attention_heads"])
         chosen.setdefault("head_dim", chosen["hidden_size"] // chosen["num_attention_heads"])
         chosen.setdefault("tie_word_embeddings", False)
-        for token in ("bos_token_id", "eos_token_id"):
-            if isinstance(chosen.get(token), list):
-                chosen[token] = chosen[token][0]
         return cls(**chosen)
+
+
+def _rope_theta(config: dict[str, Any]) -> float:
+    """Base of the rotation; raises ValueError for positions that are scaled, or two bases."""
+    bases = [config.get("rope_theta")]
+    for key in ("rope_scaling", "rope_parameters"):  # transformers before 5, and since
+        given = {k: v for k, v in dict(config.get(key) or {}).items() if v is not None}
+        bases.append(given.pop("rope_theta", None))
+        kinds = [given.pop(k, "default") for k in ("rope_type", "type")]  # "type" before 4.43
+        if given or kinds != ["default", "default"]:
+            raise ValueError(
+                f"{key} = {config[key]} is not supported, only rope_type 'default' with rope_theta"
+            )
+    known = sorted({float(base) for base in bases if base is not None})
+    if len(known) > 1:
+        raise ValueError(f"rope_theta is given twice, as {known}; keep one")
+    return known[0] if known else 10000.0
 
 
 class Attention(Module):
@@ -224,7 +252,10 @@ class Llama(Module):
         save_model(self, Path(folder))
 
     def first_nonfinite(self, ids: Ids) -> str:
-        """Name of the first part whose values are not finite: a parameter, else a layer."""
+        """Where a loss over ids that is not finite begins: a parameter, else a layer, else lm_head.
+
+        For a gradient that is not finite see `nonfinite_gradient`.
+        """
         for name, p in self.named_parameters():
             if not np.isfinite(p.numpy()).all():
                 return name
@@ -235,6 +266,13 @@ class Llama(Module):
                 if not np.isfinite(x.numpy()).all():
                     return f"model.layers.{i}"
         return "lm_head"
+
+    def nonfinite_gradient(self) -> str | None:
+        """Name of the parameter nearest to the loss whose gradient is not finite, or None."""
+        for name, p in reversed(list(self.named_parameters())):
+            if p.grad is not None and not np.isfinite(p.grad.numpy()).all():
+                return name
+        return None
 
     def tensors(self) -> Iterator[tuple[str, Array]]:
         """Every weight under its Hugging Face name."""

@@ -44,6 +44,7 @@ def llama_config(design: DesignConfig, vocab_size: int) -> dict[str, Any]:
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "head_dim": head_dim,
+        "rms_norm_eps": 1e-5,
         "rope_theta": design.rope_theta,
         "max_position_embeddings": design.context,
         "tie_word_embeddings": design.tie_word_embeddings,

@@ -145,12 +145,12 @@ class Trainer:
             part = self.model.loss(inputs, targets)
             loss += part.item() / c.accumulate
             if not math.isfinite(loss):
-                self._not_finite(step, inputs)
+                self._stop(step, "the loss", self.model.first_nonfinite(inputs))
             (part if c.accumulate == 1 else part * (1.0 / c.accumulate)).backward()
             tokens += inputs.size
         norm = self.optimizer.clip(c.grad_clip)
         if not math.isfinite(norm):
-            self._not_finite(step, inputs)
+            self._stop_gradient(step)
         self.optimizer.lr = learning_rate(
             step, c.steps, c.lr, c.schedule, c.warmup, c.decay, c.final
         )
@@ -159,8 +159,13 @@ class Trainer:
         return {"step": step, "loss": loss, "lr": self.optimizer.lr, "grad_norm": norm,
                 "tokens": tokens, "tokens_per_second": tokens / seconds}  # fmt: skip
 
-    def _not_finite(self, step: int, inputs: npt.NDArray[np.int32]) -> None:
-        self._stop(step, "the loss or its gradient", self.model.first_nonfinite(inputs))
+    def _stop_gradient(self, step: int) -> None:
+        """By parameter: which of several micro-batches it came from is in their sum no more."""
+        where = self.model.nonfinite_gradient()
+        if where is None:
+            self._stop(step, "the norm of the gradient", "the sum of squares: all else is finite")
+        else:
+            self._stop(step, "the gradient", where)
 
     def _check_weights(self, step: int) -> None:
         """The update itself may overflow: its step's loss and gradient were finite."""
