@@ -59,6 +59,10 @@ class FakeModel:
             return SPECIALS[id - FIRST_SPECIAL].encode()
         return self._words[id]
 
+    def selftest(self) -> int:
+        """The stand-in carries no self-test."""
+        return 0
+
     def detokenize(self, ids: Sequence[int]) -> bytes:
         """Bytes of all tokens."""
         return b"".join(self.token_bytes(i) for i in ids)

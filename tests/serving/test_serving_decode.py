@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving_fake import FIRST_SPECIAL, FakeSession, fake_runtime
 
+from gristmill.checkpoint.reference import log_softmax
 from gristmill.serving.decode import Event, Finish, Piece, Prefilled, Task, decode
 from gristmill.serving.runtime import Slot
-from gristmill.serving.scores import adjusted, largest, log_probabilities
+from gristmill.serving.scores import adjusted, largest
 
 RUNTIME = fake_runtime(4096, eos=-100.0)
 PROMPT = tuple(b"def f(x):")
@@ -123,7 +124,7 @@ def test_echo_scores_prompt_and_answer_in_any_chunking() -> None:
     scores = [s for event in events if isinstance(event, Piece) for s in event.scores]
     assert len(scores) == len(prompt) + 1
     assert scores[0].logprob is None
-    rows = log_probabilities(RUNTIME.new_session(4096).eval_all(list(prompt)))
+    rows = log_softmax(RUNTIME.new_session(4096).eval_all(list(prompt)))
     for i in range(1, len(prompt)):
         assert scores[i].logprob == rows[i - 1][prompt[i]]
     assert [score.offset for score in scores] == list(range(len(prompt) + 1))
@@ -160,4 +161,4 @@ def test_largest_is_a_stable_sort(values: list[int], k: int) -> None:
 
 def test_log_zero_is_finite() -> None:
     row = np.array([0.0, -1e30], np.float32)
-    assert np.isfinite(log_probabilities(row)).all()
+    assert np.isfinite(log_softmax(row)).all()

@@ -16,15 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from serving_fake import fake_runtime
 
-from gristmill.errors import ArtifactError, ConfigError, DataError
+from gristmill.errors import ConfigError, DataError
 from gristmill.serving import cli, generate
-from gristmill.serving.decode import Piece, Task, decode
 from gristmill.serving.http_errors import ApiError
 from gristmill.serving.json_check import checked_json
 from gristmill.serving.limits import TABLE, Limits, described
-from gristmill.serving.model import choose_context, find_model, selftest
+from gristmill.serving.model import choose_context, find_model
 from gristmill.serving.request_log import RequestLog
-from gristmill.serving.runtime import Slot
 
 LIMITS = Limits()
 
@@ -177,36 +175,6 @@ def test_context_is_the_models_or_less() -> None:
         with pytest.raises(DataError, match="16 to 300"):
             choose_context(runtime, wrong)
     assert choose_context(fake_runtime(100_000), None) == 4096
-
-
-def greedy(prompt: str, count: int) -> list[int]:
-    runtime = fake_runtime()
-    ids = tuple(runtime.model.tokenize(prompt.encode(), True))
-    task = Task(ids, count, temperature=0.0, ignore_eos=True)
-    events = decode(runtime, Slot(runtime.new_session(256), []), task)
-    return [i for event in events if isinstance(event, Piece) for i in event.ids]
-
-
-@pytest.mark.parametrize("as_text", [False, True])
-def test_selftest_compares_every_id(as_text: bool) -> None:
-    prompts = ["def f", "return x"]
-    answers = [greedy(prompt, 8) for prompt in prompts]
-
-    def runtime(ids: list[list[int]]) -> Any:
-        stored = [json.dumps(i) for i in ids] if as_text else ids
-        keys = {"gristmill.selftest.prompts": prompts, "gristmill.selftest.ids": stored}
-        return fake_runtime(**keys)
-
-    assert selftest(runtime(answers), 256) == 2
-    assert selftest(fake_runtime(), 256) == 0
-    for vector in range(2):
-        for at in range(8):
-            wrong = [list(answer) for answer in answers]
-            wrong[vector][at] ^= 1
-            with pytest.raises(ArtifactError, match=f"self-test {vector} fails.*token {at} "):
-                selftest(runtime(wrong), 256)
-    with pytest.raises(ArtifactError, match="damaged"):
-        selftest(runtime(answers[:1]), 256)
 
 
 def arguments(*given: str) -> argparse.Namespace:

@@ -21,11 +21,12 @@ sys.path.insert(0, str(HERE.parent / "runtime"))
 
 from tiny import Shape, write_model
 
+from gristmill.checkpoint.reference import log_softmax
+from gristmill.checkpoint.selftest import check
 from gristmill.errors import ArtifactError
 from gristmill.serving.decode import Finish, Piece, Task, decode
-from gristmill.serving.model import load_runtime, selftest
+from gristmill.serving.model import load_runtime
 from gristmill.serving.runtime import Runtime, Slot
-from gristmill.serving.scores import log_probabilities
 
 PROMPTS = ["def add(left", "import os\nfor name", "<|fim_prefix|>a<|fim_suffix|>b<|fim_middle|>"]
 SHAPE = Shape(context=256)
@@ -62,13 +63,28 @@ def real(
     assert server.stop() == 0
 
 
-def test_selftest_passes_and_finds_another_model(runtime: Runtime, tmp_path: Path) -> None:
-    assert selftest(runtime, SHAPE.context) == len(PROMPTS)
+def test_selftest_passes_and_finds_another_model(
+    gguf: Path, runtime: Runtime, tmp_path: Path
+) -> None:
+    assert check(gguf) == len(PROMPTS)
     keys = ("gristmill.selftest.prompts", "gristmill.selftest.ids")
     extra = {key: list(runtime.model.metadata[key]) for key in keys}
-    other = load_runtime(write_model(tmp_path, SHAPE, seed=8, extra=extra))
-    with pytest.raises(ArtifactError, match="self-test 0 fails"):
-        selftest(other, SHAPE.context)
+    other = write_model(tmp_path, SHAPE, seed=8, extra=extra)
+    with pytest.raises(ArtifactError, match="prompt 0 gives token"):
+        check(other)
+
+
+@pytest.mark.parametrize(("vector", "at"), [(0, 0), (1, 5), (2, 11)])
+def test_selftest_compares_every_id(vector: int, at: int, runtime: Runtime, tmp_path: Path) -> None:
+    answers = [json.loads(a) for a in runtime.model.metadata["gristmill.selftest.ids"]]
+    answers[vector][at] ^= 1
+    extra = {
+        "gristmill.selftest.prompts": PROMPTS,
+        "gristmill.selftest.ids": [json.dumps(a) for a in answers],
+    }
+    path = write_model(tmp_path, SHAPE, extra=extra)
+    with pytest.raises(ArtifactError, match=f"prompt {vector} gives token .* at step {at},"):
+        check(path)
 
 
 def test_a_flipped_bit_is_not_served(gguf: Path, tmp_path: Path) -> None:
@@ -99,7 +115,7 @@ def test_scores_are_log_softmax_of_the_logits(runtime: Runtime) -> None:
     slot = Slot(runtime.new_session(SHAPE.context), [])
     events = list(decode(runtime, slot, Task(tuple(ids), 1, temperature=0.0, logprobs=2)))
     score = next(s for e in events if isinstance(e, Piece) for s in e.scores)
-    row = log_probabilities(runtime.new_session(SHAPE.context).eval(ids))
+    row = log_softmax(runtime.new_session(SHAPE.context).eval(ids))
     assert score.logprob == row.max()
     assert score.id == int(np.argmax(row))
     assert isinstance(events[-1], Finish)
@@ -161,5 +177,5 @@ def test_damaged_selftest_is_refused_at_the_start(runtime: Runtime, tmp_path: Pa
     command = [sys.executable, "-m", "gristmill", "serve", str(bad), "--no-log"]
     done = subprocess.run(command, capture_output=True, timeout=60, check=False)
     assert done.returncode == 2
-    assert b"self-test 0 fails" in done.stderr
+    assert b"self-test: prompt 0 gives token" in done.stderr
     assert b"Traceback" not in done.stderr

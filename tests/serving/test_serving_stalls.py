@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from typing import Any
 
@@ -12,6 +13,7 @@ from serving_fake import fake_runtime
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
+from gristmill.serving.app import create_app
 from gristmill.serving.decode import Piece, Task
 from gristmill.serving.engine import Engine
 from gristmill.serving.guard import Guard
@@ -86,6 +88,35 @@ def test_one_answer_larger_than_the_limit_is_delivered() -> None:
 
     assert asyncio.run(asyncio.wait_for(read(), 20)) == 100
     assert engine.stop()
+
+
+def test_a_body_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard parses it to check it; the route gets what it found."""
+    parsed: list[Any] = []
+    true = json.loads
+
+    def counted(text: Any, **options: Any) -> Any:
+        parsed.append(text)
+        return true(text, **options)
+
+    monkeypatch.setattr(json, "loads", counted)
+    engine = Engine(fake_runtime(), n_ctx=256, slots=1, queue=1, seconds=60)
+    app = create_app(engine, Limits(), name="fake", api_key=None, hosts=None, log=None)
+    received = [{"type": "http.request", "body": b'{"prompt": "def f"}', "more_body": False}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return received.pop()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asked = {**scope("POST"), "path": "/tokenize", "query_string": b"", "raw_path": b"/tokenize"}
+    asyncio.run(app(asked, receive, send))
+    assert engine.stop()
+    assert sent[0]["status"] == 200
+    assert true(b"".join(m.get("body", b"") for m in sent))["count"] == 2
+    assert len(parsed) == 1
 
 
 def test_a_stalled_write_ends_the_request() -> None:

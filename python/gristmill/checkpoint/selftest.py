@@ -78,16 +78,25 @@ def metadata(vectors: Iterable[Vector]) -> dict[str, list[str]]:
 
 
 def check(path: Path) -> int:
-    """Compare every stored vector that fits the context; returns their number.
-
-    Raises ArtifactError naming the first token that differs, or what is wrong with the file.
-    """
+    """`compare` of a file, loaded with every check."""
     from gristmill import _C
 
     try:
-        return int(_C.Model(str(path), True).selftest())
+        model = _C.Model(str(path), True)
     except ValueError as error:
         raise ArtifactError(f"{path}: {error}") from None
+    return compare(model, path)
+
+
+def compare(model: Any, path: Path) -> int:
+    """Compare every stored vector that fits the context of `model`; returns their number.
+
+    Raises ArtifactError naming the first token that differs, or what is wrong with the file.
+    """
+    try:
+        return int(model.selftest())
+    except ValueError as error:
+        raise ArtifactError(f"{path}: self-test: {error}") from None
 
 
 def check_in_fresh_process(path: Path) -> tuple[int, str]:

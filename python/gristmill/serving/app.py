@@ -6,12 +6,14 @@ import base64
 import hashlib
 import re
 import time
+from collections.abc import Callable, Coroutine
 from importlib import resources
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -46,12 +48,31 @@ def create_app(
     app = FastAPI(
         title="gristmill", docs_url=None, redoc_url=None, redirect_slashes=False
     )  # their pages load from a CDN
+    app.router.route_class = _Route
     _add_errors(app)
     _add_generation(app, service)
     _add_state(app, service)
     _add_tokenizer(app, service)
     _add_page(app)
     return Guard(app, limits, api_key=api_key, hosts=hosts, metrics=metrics, log=log)
+
+
+class _Request(Request):
+    async def json(self) -> Any:
+        """The body as the guard parsed it."""
+        return self.state.json
+
+
+class _Route(APIRoute):
+    """A route that does not parse the body again."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await handler(_Request(request.scope, request.receive))
+
+        return handle
 
 
 def _add_errors(app: FastAPI) -> None:

@@ -7,10 +7,11 @@ import ipaddress
 import os
 from pathlib import Path
 
+from gristmill.checkpoint.selftest import PROMPTS_KEY, compare
 from gristmill.errors import ConfigError, MissingExtraError
 
 from .limits import Limits, described
-from .model import choose_context, find_model, load_runtime, selftest, selftest_vectors
+from .model import choose_context, find_model, load_runtime
 from .runtime import Runtime
 
 KEY_VARIABLE = "GRISTMILL_API_KEY"
@@ -65,7 +66,7 @@ def serve_runtime(runtime: Runtime, path: Path, args: argparse.Namespace) -> int
         ) from None
     check_address(args.host, args.port)
     n_ctx = choose_context(runtime, args.ctx)
-    compared = selftest(runtime, n_ctx)
+    compared = compare(runtime.model, path)
     log = None if args.no_log else RequestLog(args.log_file)
     engine = Engine(
         runtime,
@@ -101,7 +102,7 @@ def greeting(
     key: str | None,
 ) -> list[str]:
     """The lines printed before serving."""
-    stored = len(selftest_vectors(runtime.model.metadata))
+    stored = len(runtime.model.metadata.get(PROMPTS_KEY, ()))
     checked = f"self-test {compared} of {stored} passed" if stored else "the file has no self-test"
     host = f"[{args.host}]" if ":" in args.host else args.host
     url = f"http://{host}:{args.port}"

@@ -16,10 +16,12 @@ from typing import Literal
 
 import numpy as np
 
+from gristmill.checkpoint.reference import log_softmax
+
 from .fim import control_ids
 from .infill_sampler import infill_logits
 from .runtime import Logits, Runtime, Slot
-from .scores import Row, Score, Scorer, adjusted, log_probabilities
+from .scores import Row, Score, Scorer, adjusted
 from .text import TextStream
 
 PREFILL = 128  # prompt ids per step: bounds how long one prompt keeps the others waiting
@@ -142,7 +144,7 @@ class _Decoder:
             chunk = list(prompt[start : start + PREFILL])
             if self._echoes:
                 rows = self.slot.eval_all(chunk)
-                table = log_probabilities(rows)
+                table = log_softmax(rows)
                 scores = [self.score(chunk[0], before)]
                 scores += [self.score(id, table[i]) for i, id in enumerate(chunk[1:])]
                 before, logits = table[-1], rows[-1]
@@ -159,9 +161,7 @@ class _Decoder:
             if chosen in self.ends:
                 self.stop_type = "eos"
                 if self.task.logprobs is not None:  # it has a probability though it has no text
-                    self.waiting.append(
-                        (self.pushed, self.score(chosen, log_probabilities(logits)))
-                    )
+                    self.waiting.append((self.pushed, self.score(chosen, log_softmax(logits))))
                 return
             yield self._push(chosen, logits)
             if self.stream.stop_word is not None:
@@ -193,7 +193,7 @@ class _Decoder:
     def _push(self, chosen: int, logits: Logits) -> Piece:
         data = self.runtime.model.token_bytes(chosen)
         if self.task.logprobs is not None:
-            score = self.score(chosen, log_probabilities(logits))
+            score = self.score(chosen, log_softmax(logits))
             self.waiting.append((self.pushed, score))
         self.pushed += len(data)
         text = self.stream.push(self.line.cut(data))

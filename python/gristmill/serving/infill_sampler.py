@@ -13,8 +13,10 @@ from collections.abc import Callable, Set
 
 import numpy as np
 
+from gristmill.checkpoint.reference import log_softmax
+
 from .runtime import Logits
-from .scores import largest, log_probabilities
+from .scores import largest
 
 MOST = 128  # candidates compared with each other; llama.cpp's clients ask for 40
 LIKELY = 0.2
@@ -28,7 +30,7 @@ def infill_logits(
     token_bytes: Callable[[int], bytes],
 ) -> Logits:
     """Logits (V,) with log p for the tokens that may be drawn and -inf for all others."""
-    row = np.exp(log_probabilities(logits))
+    row = np.exp(log_softmax(logits))
     ids = largest(row, min(top_k or MOST, MOST))
     wanted, reached = [], 0.0
     whole = float(row[ids].sum())

@@ -28,14 +28,6 @@ class Score:
     top: tuple[tuple[str, float], ...]
 
 
-def log_probabilities(logits: Logits) -> Row:
-    """log softmax in float64 over the last axis of (V,) or (n, V)."""
-    x = logits.astype(np.float64)
-    x -= x.max(axis=-1, keepdims=True)
-    result: Row = x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
-    return result
-
-
 def largest(row: Row, k: int) -> list[int]:
     """Ids of the k largest entries of row (V,), largest first, lowest id first among equals."""
     k = min(k, row.size)
