@@ -36,6 +36,34 @@ def test_engine_and_runtime_agree(shape: Shape, tmp_path: Path) -> None:
                 assert session.eval(row[at : at + 1]).tobytes() == logits[at].tobytes(), at
 
 
+def test_a_seed_draws_the_same_tokens_in_every_interface(tmp_path: Path) -> None:
+    """model.generate; the loop gristmill.h describes; what `gristmill generate` and serve run."""
+    from gristmill.serving.decode import Piece, Task, decode
+    from gristmill.serving.model import load_runtime
+    from gristmill.serving.runtime import Slot
+
+    path = write_model(tmp_path)
+    model, file = gm.models.from_pretrained(tmp_path), _C.Model(str(path), True)
+    prompt, n, seed = [5, 6, 7, 8, 9], 12, 3
+    options = {"do_sample": True, "temperature": 1.5, "top_k": 50, "top_p": 0.95}
+    live = model.generate(prompt, max_new_tokens=n, seed=seed, **options)
+    assert len(live) == len(prompt) + n
+
+    session = _C.Session(file, 64)
+    looped = list(prompt)
+    logits = session.eval(prompt)
+    for _ in range(n):
+        looped.append(_C.sample(logits, 1.5, 50, 0.95, 0.0, seed, session.length))
+        logits = session.eval(looped[-1:])
+    assert live == looped
+
+    runtime = load_runtime(path)
+    task = Task(tuple(prompt), n, temperature=1.5, top_k=50, top_p=0.95, seed=seed)
+    events = decode(runtime, Slot(runtime.new_session(64), []), task)
+    served = [id for event in events if isinstance(event, Piece) for id in event.ids]
+    assert prompt + served == live
+
+
 def test_generate_is_greedy_on_the_same_logits(tmp_path: Path) -> None:
     write_model(tmp_path)
     model = gm.models.from_pretrained(tmp_path)

@@ -31,10 +31,11 @@ def generate(
     live = _C.Model.from_tensors(c.to_dict(), dict(model.tensors()))
     session = _C.Session(live, min(c.max_position_embeddings, len(tokens) + max_new_tokens))
     logits = session.eval(tokens)
-    for position in range(min(max_new_tokens, room)):
-        token = _C.sample(logits, temperature, top_k, top_p, 0.0, seed, position)
+    end = len(tokens) + min(max_new_tokens, room)
+    while len(tokens) < end:  # drawn by the position in the text, as every other interface does
+        token = _C.sample(logits, temperature, top_k, top_p, 0.0, seed, session.length)
         tokens.append(token)
-        if token in c.eos_ids or position + 1 == min(max_new_tokens, room):
+        if token in c.eos_ids or len(tokens) == end:
             break
         logits = session.eval([token])
     return tokens
