@@ -48,7 +48,7 @@ def test_defaults_are_the_recipe(tmp_path: Path) -> None:
         ("[trian]\nlr = 1.0", ["trian", "unknown key", "did you mean 'train'"]),
         ('[train]\nlr = "fast"', ["train.lr", "'fast' (text)", "number", "peak learning rate"]),
         ("[train]\nlr = -1.0", ["train.lr", "-1.0", "greater than 0"]),
-        ("[train]\naccumulate = 1.5", ["train.accumulate", "1.5", "integer"]),
+        ("[train]\naccumulate = 1.5", ["train.accumulate", "1.5", "a whole number"]),
         ("[train]\nrecompute = 1", ["train.recompute", "1", "true or false"]),
         ('[train]\nschedule = "cosin"', ["train.schedule", "'cosin'", "did you mean 'cosine'"]),
         ("[train]\nwarmup = 0.9", ["train", "warmup 0.9 + decay 0.3"]),
@@ -129,6 +129,22 @@ def test_overlays_exclude_each_other(tmp_path: Path) -> None:
         config.load("code", quick=True, minutes=10)
     with pytest.raises(ConfigError, match=r"no table \[quick\]"):
         load("", tmp_path, quick=True)
+
+
+def test_minutes_and_steps_exclude_each_other(tmp_path: Path) -> None:
+    """Steps win over minutes in design, so --minutes would change nothing and say nothing."""
+    with pytest.raises(ConfigError, match=r"--minutes 30 and design.steps = 500 given"):
+        load("[design]\nsteps = 500", tmp_path, minutes=30)
+    with pytest.raises(ConfigError, match=r"design.steps = 7 given"):
+        config.load("code", minutes=30, overrides=["design.steps=7"])
+
+
+def test_quick_replaces_steps(tmp_path: Path) -> None:
+    text = "[design]\nsteps = 50000\n[quick]\ndesign = { %s }"
+    assert load(text % "minutes = 0.1", tmp_path, quick=True).design.steps is None
+    assert load(text % "steps = 20, minutes = 0.1", tmp_path, quick=True).design.steps == 20
+    assert load(text % "depth = 1", tmp_path, quick=True).design.steps == 50000
+    assert load(text % "minutes = 0.1", tmp_path).design.steps == 50000
 
 
 @given(

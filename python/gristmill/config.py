@@ -114,7 +114,8 @@ def load(
     """Return the checked configuration of a recipe name or file.
 
     `overrides` are "a.b=value" and win over everything; `path` replaces the collected sources;
-    `quick` and `minutes` apply the overlays of the file. Raises ConfigError.
+    `quick` and `minutes` apply the overlays of the file; where [quick] gives minutes, design.steps
+    of the file is dropped. Raises ConfigError.
     """
     raw = read_toml(source)
     overlays = {name: raw.pop(name) for name in OVERLAYS if name in raw}
@@ -125,11 +126,17 @@ def load(
     if quick:
         if not isinstance(overlays.get("quick"), dict):
             raise ConfigError(f"{source} has no table [quick]; copy it from `gristmill init code`")
+        _drop_steps(raw, overlays["quick"])
         _merge(raw, overlays["quick"])
     if minutes is not None:
         _scale(raw, overlays.get("scale", []), minutes)
     for override in overrides:
         _override(raw, override)
+    if minutes is not None and _steps(raw) is not None:
+        raise ConfigError(
+            f"--minutes {minutes:g} and design.steps = {_steps(raw)} given; allowed: one of them, "
+            "since steps say how long training takes; take design.steps out"
+        )
     return check(raw, source)
 
 
@@ -170,6 +177,18 @@ def _merge(target: dict[str, Any], overlay: Mapping[str, Any]) -> None:
             _merge(target[key], value)
         else:
             target[key] = value
+
+
+def _steps(raw: Mapping[str, Any]) -> Any:
+    design = raw.get("design")
+    return design.get("steps") if isinstance(design, dict) else None
+
+
+def _drop_steps(raw: dict[str, Any], quick: Mapping[str, Any]) -> None:
+    """Drop the steps of the file, which would keep the minutes of [quick] from having effect."""
+    given = quick.get("design")
+    if _steps(raw) is not None and isinstance(given, dict) and "minutes" in given:
+        del raw["design"]["steps"]
 
 
 def _scale(raw: dict[str, Any], rules: list[dict[str, Any]], minutes: float) -> None:
