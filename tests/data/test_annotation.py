@@ -181,7 +181,7 @@ def test_wilson_interval() -> None:
 
 
 def fill(path: Path, changes: dict[str, str]) -> Path:
-    rows = list(csv.DictReader(io.StringIO(empty_audit(SAMPLE[:2]))))
+    rows = list(csv.DictReader(io.StringIO(empty_audit(SAMPLE[:2], "hash"))))
     rows[0].update({"label": "good", "annotator": "ann", "time": "99"} | changes)
     with open(path, "w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, rows[0].keys())
@@ -203,6 +203,7 @@ def test_the_file_that_is_filled_in_is_read(tmp_path: Path) -> None:
         ({"annotator": " "}, "line 2: a label without annotator"),
         ({"time": "today"}, "line 2: time 'today'; allowed: unix seconds"),
         ({"time": "-5"}, "unix seconds"),
+        ({"guideline": "old"}, "line 2: labelled by guideline 'old', the guideline now is 'hash'"),
     ],
 )
 def test_mistakes_in_the_file_are_named(changes: dict[str, str], said: str, tmp_path: Path) -> None:
@@ -214,7 +215,7 @@ def test_files_that_are_no_audit(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read"):
         read_audit(tmp_path / "absent.csv", "hash")
     (tmp_path / "a.csv").write_text("id;label\n")
-    with pytest.raises(DataError, match="lacks the columns id, label, annotator, time"):
+    with pytest.raises(DataError, match="lacks the columns id, label, annotator, time, guideline"):
         read_audit(tmp_path / "a.csv", "hash")
     (tmp_path / "a.csv").write_bytes(b"\xff\xff")
     with pytest.raises(DataError, match="not UTF-8"):

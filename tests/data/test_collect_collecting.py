@@ -89,7 +89,7 @@ def test_too_many_faults_stop(tmp_path: Path) -> None:
     (root / "cut.py.gz").write_bytes(gzip.compress(b"x = 1\n" * 99)[:-5])
     with pytest.raises(DataError) as caught:
         gather(config(root), tmp_path)
-    for part in ("1 of 10 files are faulty", "0.05", "cut.py.gz (truncated", "max_faulty"):
+    for part in ("1 of 10 files is faulty", "0.05", "cut.py.gz (truncated", "max_faulty"):
         assert part in str(caught.value)
     got = gather(config(root, max_faulty=0.1), tmp_path)
     assert len(got.documents) == 9
@@ -109,9 +109,9 @@ def test_a_source_without_text(tmp_path: Path, name: str, content: bytes, said: 
     root = tmp_path / "src"
     root.mkdir()
     (root / name).write_bytes(content)
-    with pytest.raises(DataError, match=f"no text in 1 files.*{said}"):
+    with pytest.raises(DataError, match=f"no text in 1 file of.*{said}"):
         gather(config(root), tmp_path)
-    with pytest.raises(DataError, match=f"no text in 1 files.*{said}"):
+    with pytest.raises(DataError, match=f"no text in 1 file of.*{said}"):
         gather(config(root / name), tmp_path)
 
 

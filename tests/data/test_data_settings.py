@@ -69,6 +69,7 @@ FILES = {"use": "files", "path": "x", "licence": "MIT", "why": "mine"}
         ("annotate", {"task": "none"}, "needs a reason"),
         ("split", {"val": 0.45, "test": 0.45}, "leave less than 0.1"),
         ("split", {"gap": 3.0}, 'by = "time"'),
+        ("split", {"by": "time", "stratify": "area"}, 'stratify "area" given with by = "time"'),
         ("split", {"vocab_size": 260}, "261"),
     ],
 )

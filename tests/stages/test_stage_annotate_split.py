@@ -146,10 +146,27 @@ def test_a_filled_in_audit_is_used(cleaned: Path, tmp_path: Path) -> None:
     assert [g.value for g in first.gates if g.name == "agreement with people"] == [1.0]
     facts = json.loads((tmp_path / "again/annotate/functions.json").read_text())
     assert facts["accuracy"]["n"] == len(rows)
+    (tmp_path / "mine.md").write_text("another guideline")
+    other = section.model_copy(update={"guideline": str(tmp_path / "mine.md")})
+    with pytest.raises(DataError, match="line 2: labelled by guideline"):
+        run_both(tmp_path / "other", cleaned, annotate=other)
     config = SimpleNamespace(annotate=section)
     before = annotate.fingerprint(config)  # type: ignore[arg-type]
     (tmp_path / "audit.csv").write_text("changed")
     assert annotate.fingerprint(config) != before  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("times", "said"), [("disk", True), ("git", False)])
+def test_times_that_are_not_of_git_are_told(
+    times: str, said: bool, cleaned: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "collect").mkdir()
+    write_json(tmp_path / "collect" / "sources.json", [{"name": "src", "times": times}])
+    annotate.run(context("annotate", tmp_path / "labels", {"clean": cleaned}))
+    inputs = {"clean": cleaned, "annotate": tmp_path / "labels", "collect": tmp_path / "collect"}
+    by_time = SplitConfig(vocab_size=400, by="time")
+    result = split.run(context("split", tmp_path / "split", inputs, split=by_time))
+    assert ("src" in result.report["numbers"].values()) == said
 
 
 def test_nothing_to_annotate_needs_a_reason_and_says_it(cleaned: Path, tmp_path: Path) -> None:

@@ -155,6 +155,7 @@ def _commit_times(listing: Listing) -> dict[str, int]:
     except git.GitError as error:
         listing.notes.append(f"{listing.name}: times of the files, not of commits, git: {error}")
         return {}
+    listing.times = "git"
     return {path: time for path, time in times.items() if path not in edited}
 
 
@@ -196,16 +197,21 @@ def _check(
         limited = any(row.reason.startswith("beyond limit") for row in rows)
         if listing.name not in filled and not limited:
             raise DataError(
-                f"source {listing.name}: no text in {len(listing.candidates)} files of "
+                f"source {listing.name}: no text in {_files(len(listing.candidates))} of "
                 f"{listing.root}: {_examples(rows)}"
             )
     faults = [row for row in skipped if row.fault]
     if len(faults) > config.max_faulty * (len(faults) + len(documents)):
         raise DataError(
-            f"{len(faults)} of {tried} files are faulty, allowed is a share of "
+            f"{len(faults)} of {_files(tried)} {'is' if len(faults) == 1 else 'are'} faulty, "
+            f"allowed is a share of "
             f"{config.max_faulty:g}: {_examples(faults)}; repair them, leave them out by exclude, "
             "give their encodings, or raise collect.max_faulty"
         )
+
+
+def _files(n: int) -> str:
+    return "1 file" if n == 1 else f"{n} files"
 
 
 def _examples(rows: Sequence[Skipped]) -> str:
@@ -222,6 +228,7 @@ def _describe(source: Source, listing: Listing, collected: Collected) -> dict[st
         "path": source.path if isinstance(source, FilesSource) else "",
         "kind": listing.kind,
         "revision": listing.revision,
+        "times": listing.times,
         "licence": source.licence,
         "why": source.why,
         "retrieved_at": documents[0].retrieved_at if documents else None,

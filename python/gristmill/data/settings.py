@@ -158,4 +158,9 @@ class SplitConfig(Section):
             )
         if self.gap and self.by != "time":
             raise ValueError(f'gap {self.gap} needs by = "time", given by = "{self.by}"')
+        if self.stratify != "none" and self.by == "time":
+            raise ValueError(
+                f'stratify "{self.stratify}" given with by = "time", where time alone decides; '
+                'allowed: stratify = "none", or another by'
+            )
         return self

@@ -51,6 +51,7 @@ class Listing:
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     revision: str = ""  # commit, or version of Python
+    times: str = "disk"  # where the files' times are from: git, disk
 
     def skip(self, path: str, reason: str, fault: bool = False) -> None:
         """Record a file or folder that is left out."""

@@ -57,7 +57,7 @@ def run(ctx: StageContext) -> Result:
     labels = (astuple(label) for label in done.labels)
     write_table(ctx.out / "labels.parquet", annotation.LABEL_SCHEMA, labels)
     write_json(ctx.out / "guideline.json", {"text": text, "sha256": digest})
-    atomic_write(ctx.out / SAMPLE, audit_file.empty_audit(sample).encode("utf-8"))
+    atomic_write(ctx.out / SAMPLE, audit_file.empty_audit(sample, digest).encode("utf-8"))
     named = zip((document.id for document in documents), done.quality, strict=False)
     accuracy = annotation.accuracy(named, audit)
     facts = {

@@ -64,7 +64,19 @@ def run(ctx: StageContext) -> Result:
     leaks = find_leaks(documents, assigned, config.leak_similarity)
     _write_leaks(ctx, leaks)
     gates = _gates(written, len(leaks), config.max_leak)
-    return Result(_summary(written), gates, _report(documents, assigned, written, leaks, tokenizer))
+    report = _report(documents, assigned, written, leaks, tokenizer)
+    undated = _undated(ctx)
+    if undated:
+        report["numbers"]["sources whose files' times are the disk's, not git's"] = undated
+    return Result(_summary(written), gates, report)
+
+
+def _undated(ctx: StageContext) -> str:
+    """Return the sources that are split by times that copying a file may change."""
+    if ctx.config.split.by != "time":
+        return ""
+    sources = read_json(ctx.input("collect") / "sources.json")
+    return ", ".join(source["name"] for source in sources if source["times"] != "git")
 
 
 def _quality(ctx: StageContext, documents: Sequence[Document]) -> list[str]:
