@@ -134,7 +134,7 @@ bool Gguf::parse(Error* error) {
 }
 
 bool Gguf::read_values(int64_t count, int64_t* at, Error* error) {
-  if (!values_.resize(count) || !keys_.reset(count)) return fail(error, *at, "out of memory for the keys");
+  if (!values_.resize(count) || !keys_.reset(count)) return no_memory(error, "the keys");
   for (int64_t i = 0; i < count; ++i) {
     Value& v = values_[i];
     const int64_t key_at = *at;
@@ -202,7 +202,7 @@ bool Gguf::read_alignment(Error* error) {
 }
 
 bool Gguf::read_tensors(int64_t count, int64_t* at, Error* error) {
-  if (!tensors_.resize(count) || !names_.reset(count)) return fail(error, *at, "out of memory for the tensors");
+  if (!tensors_.resize(count) || !names_.reset(count)) return no_memory(error, "the tensors");
   for (int64_t i = 0; i < count; ++i) {
     const int64_t start = *at;
     if (!read_tensor(&tensors_[i], at, error)) return false;

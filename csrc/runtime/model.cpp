@@ -1,6 +1,9 @@
 #include "model.h"
 
+#include <cfloat>
 #include <cmath>
+
+#include "f16.h"
 
 namespace gristmill::runtime {
 namespace {
@@ -22,27 +25,34 @@ bool read_float(const Gguf& file, const char* key, double fallback, float* out, 
   const Value* v = file.find(key);
   double x = fallback;
   if (v == nullptr && fallback < 0.0) return fail(error, -1, "the file has no %s", key);
-  if (v != nullptr && (v->is_array || !file.as_double(*v, 0, &x) || !(x > 0.0) || x > 1e12))
-    return fail(error, v->offset, "%s is no positive number", key);
-  *out = static_cast<float>(x);
+  if (v != nullptr && (v->is_array || !file.as_double(*v, 0, &x)))
+    return fail(error, v->offset, "%s is no number", key);
+  const bool fits = std::fabs(x) <= static_cast<double>(FLT_MAX);
+  *out = fits ? static_cast<float>(x) : static_cast<float>(INFINITY);  // check_config refuses it, and NaN as well
   return true;
 }
 
+constexpr int64_t kMaxHeadDim = 256;               // of the attention kernels
+constexpr int64_t kMaxContext = int64_t{1} << 20;  // rope_table's angles are accurate to 1.6 million
+
+// What the kernels can run, wherever the weights come from.
 bool check_config(const LlamaConfig& c, Error* error) {
   const auto n = [](int64_t x) { return static_cast<long long>(x); };
   if (c.n_heads % c.n_kv_heads != 0)
     return fail(error, -1, "%lld heads are no multiple of %lld key-value heads", n(c.n_heads), n(c.n_kv_heads));
-  if (c.head_dim % 2 != 0) return fail(error, -1, "head dimension %lld is odd, rotation needs pairs", n(c.head_dim));
+  if (c.head_dim % 2 != 0 || c.head_dim > kMaxHeadDim)
+    return fail(error, -1, "the head dimension is %lld, even numbers from 2 to %lld are allowed", n(c.head_dim),
+                n(kMaxHeadDim));
   if (c.n_layers > 4096) return fail(error, -1, "%lld layers, at most 4096 are allowed", n(c.n_layers));
+  if (c.n_ctx > kMaxContext)
+    return fail(error, -1, "the context has %lld tokens, at most %lld are allowed", n(c.n_ctx), n(kMaxContext));
+  if (!(c.rope_theta >= 1.0f) || std::isinf(c.rope_theta))
+    return fail(error, -1, "the base of the rotation is %g, finite numbers from 1 on are allowed",
+                static_cast<double>(c.rope_theta));
+  if (!(c.norm_eps > 0.0f) || std::isinf(c.norm_eps))
+    return fail(error, -1, "the epsilon of the norms is %g, finite numbers above 0 are allowed",
+                static_cast<double>(c.norm_eps));
   return true;
-}
-
-float f16_to_f32(uint16_t h) {  // exact
-  const int exponent = h >> 10 & 31, mantissa = h & 1023;
-  const float sign = (h & 0x8000) != 0 ? -1.0f : 1.0f;
-  if (exponent == 31) return mantissa != 0 ? NAN : sign * INFINITY;
-  if (exponent == 0) return sign * std::ldexp(static_cast<float>(mantissa), -24);
-  return sign * std::ldexp(static_cast<float>(mantissa + 1024), exponent - 25);
 }
 
 }  // namespace
@@ -102,7 +112,7 @@ bool Model::read_weights(Error* error) {
   int64_t wide = 0;
   for (const TensorInfo& t : file_.tensors())
     if (t.type == static_cast<uint32_t>(TensorType::f16)) wide += t.bytes / 2;
-  if (!widened_.resize(wide) || !layers_.resize(c.n_layers)) return fail(error, -1, "out of memory for the weights");
+  if (!widened_.resize(wide) || !layers_.resize(c.n_layers)) return no_memory(error, "the weights");
   int64_t used = 2 + 9 * c.n_layers;
   if (!weight("token_embd.weight", c.vocab_size, C, &embedding, error) ||
       !weight("output_norm.weight", 0, C, &norm, error))
@@ -195,6 +205,9 @@ bool take(const NamedView* views, int64_t count, const char* name, int64_t rows,
                 static_cast<long long>(rows), static_cast<long long>(columns));
   if (v->view.dtype != DType::f32 && (rows == 0 || v->view.dtype != DType::bf16))
     return fail(error, -1, "%s has a type the session does not run: matrices may be f32 or bf16, norms f32", name);
+  if (columns > 1 && v->view.strides[n_dims - 1] != 1)
+    return fail(error, -1, "%s has stride %lld in its last dimension, 1 is allowed: make it contiguous", name,
+                static_cast<long long>(v->view.strides[n_dims - 1]));
   *view = v->view;
   return true;
 }
@@ -210,7 +223,7 @@ bool Model::from_views(const LlamaConfig& config, const NamedView* views, int64_
       return fail(error, -1, "a size of the configuration is %lld", static_cast<long long>(n));
   if (!check_config(c, error)) return false;
   const int64_t C = c.hidden_size, F = c.intermediate_size, Q = c.n_heads * c.head_dim, K = c.n_kv_heads * c.head_dim;
-  if (!layers_.resize(c.n_layers)) return fail(error, -1, "out of memory for the layers");
+  if (!layers_.resize(c.n_layers)) return no_memory(error, "the layers");
   if (!take(views, count, "model.embed_tokens.weight", c.vocab_size, C, &embedding, error) ||
       !take(views, count, "model.norm.weight", 0, C, &norm, error))
     return false;

@@ -93,7 +93,7 @@ bool sample(const float* logits, int64_t V, const Sampling& options, int64_t pos
   *id = static_cast<int32_t>(best);
   if (options.temperature == 0.0f || options.top_k == 1) return true;
   if (logits[best] == -INFINITY) return fail(error, -1, "every logit is -inf: nothing can be drawn");
-  if (!candidates->resize(V)) return fail(error, -1, "out of memory for the candidates");
+  if (!candidates->resize(V)) return no_memory(error, "the candidates");
   const double scale = 1.0 / static_cast<double>(options.temperature);
   for (int64_t i = 0; i < V; ++i) {
     const double x = (static_cast<double>(logits[i]) - static_cast<double>(logits[best])) * scale;

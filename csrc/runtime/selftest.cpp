@@ -63,13 +63,12 @@ bool selftest(const Model& model, int64_t* count, Error* error) {
   Array<float> logits;
   Array<int32_t> ids, expected;
   if (!session.init(&model, model.config().n_ctx, error)) return false;
-  if (!logits.resize(model.config().vocab_size)) return fail(error, -1, "out of memory for the logits");
+  if (!logits.resize(model.config().vocab_size)) return no_memory(error, "the logits");
   int64_t prompt_at = prompts->offset, answer_at = answers->offset;
   for (int64_t i = 0; i < prompts->count; ++i) {
     const int64_t here = answer_at;
     ids.clear();
-    if (!model.tokenizer().encode(file.next_string(&prompt_at), true, &ids))
-      return fail(error, -1, "out of memory for a prompt");
+    if (!model.tokenizer().encode(file.next_string(&prompt_at), true, &ids)) return no_memory(error, "a prompt");
     if (!parse_ids(file.next_string(&answer_at), &expected))
       return fail(error, here, "stored ids of prompt %lld are no list of numbers", static_cast<long long>(i));
     if (ids.size() == 0 || ids.size() + expected.size() > model.config().n_ctx) continue;

@@ -127,16 +127,18 @@ bool Session::init(const Model* model, int64_t n_ctx, Error* error) {
   if (n_ctx < 1 || n_ctx > c.n_ctx)
     return fail(error, -1, "context of %lld tokens given, this model allows 1 to %lld", static_cast<long long>(n_ctx),
                 static_cast<long long>(c.n_ctx));
-  if (!cache_fits(c, n_ctx))
-    return fail(error, -1, "the cache of %lld tokens is larger than any memory", static_cast<long long>(n_ctx));
+  if (!cache_fits(c, n_ctx)) return no_memory(error, "the cache: with so many tokens it is larger than any memory");
   model_ = model, n_ctx_ = n_ctx;
   workspace_bytes_ = workspace_bytes(*model, n_ctx);
   block_bytes_ = place(c, n_ctx, workspace_bytes_, nullptr, &b_);
   void* p =
       mmap(nullptr, static_cast<size_t>(block_bytes_), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (p == MAP_FAILED)
-    return fail(error, -1, "out of memory: a context of %lld tokens needs %lld bytes", static_cast<long long>(n_ctx),
-                static_cast<long long>(block_bytes_));
+  if (p == MAP_FAILED) {
+    char what[96];
+    std::snprintf(what, sizeof what, "a context of %lld tokens, which needs %lld bytes", static_cast<long long>(n_ctx),
+                  static_cast<long long>(block_bytes_));
+    return no_memory(error, what);
+  }
   block_ = static_cast<uint8_t*>(p);
   place(c, n_ctx, workspace_bytes_, block_, &b_);
   rope_table(c.rope_theta, c.head_dim, n_ctx, b_.cos, b_.sin);
@@ -159,7 +161,7 @@ bool Session::call(const char* name, Status (*op)(Context*, const Args*), int64_
   Context context;
   make_context(&context, 0);
   const int64_t bytes = workspace == nullptr ? 0 : workspace(&args, context.threads);
-  if (bytes > workspace_bytes_ && !make_context(&context, bytes)) return fail(error, -1, "out of memory in %s", name);
+  if (bytes > workspace_bytes_ && !make_context(&context, bytes)) return no_memory(error, name);
   if (bytes <= workspace_bytes_) context.workspace = b_.workspace, context.workspace_bytes = workspace_bytes_;
   const Status status = op(&context, &args);
   if (status == Status::ok) return true;

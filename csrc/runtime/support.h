@@ -14,6 +14,7 @@ namespace gristmill::runtime {
 struct Error {
   char text[320] = {};
   int64_t offset = -1;  // byte in the file where the reason stands; -1: no file is concerned
+  bool memory = false;  // nothing is wrong with file or arguments, memory ran out
 };
 
 // Fills `error` and returns false, so that a check reads `return fail(...)`.
@@ -26,13 +27,19 @@ inline bool fail(Error* error, int64_t offset, const char* format, ...) {
   va_start(args, format);
   int n = std::vsnprintf(error->text, sizeof error->text, format, args);
   va_end(args);
-  error->offset = offset;
+  error->offset = offset, error->memory = false;
   if (offset >= 0)  // the text quotes a file that may be damaged
     for (char* c = error->text; *c != 0; ++c)
       if (*c < 32 || *c > 126) *c = '?';
   const auto used = static_cast<size_t>(n < 0 ? 0 : n);
   if (offset >= 0 && used < sizeof error->text)
     std::snprintf(error->text + used, sizeof error->text - used, " (at byte %lld)", static_cast<long long>(offset));
+  return false;
+}
+
+inline bool no_memory(Error* error, const char* what) {
+  fail(error, -1, "out of memory for %s", what);
+  if (error != nullptr) error->memory = true;
   return false;
 }
 

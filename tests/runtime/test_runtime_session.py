@@ -16,6 +16,8 @@ from tiny import Shape, write_model
 _C = pytest.importorskip("gristmill._C")
 pytest.importorskip("gguf")
 
+from rewritten import rewrite  # noqa: E402
+
 SHAPES = {
     "tied": Shape(),
     "untied, 6/2 heads of 80": Shape(
@@ -235,28 +237,10 @@ def test_a_session_keeps_its_model_alive(tmp_path: Path) -> None:
     assert session.eval([1, 2, 3]).tobytes() == before
 
 
-def foreign_f16(source: Path, target: Path) -> None:
-    """The model as another program would write it: f16 matrices, none of our keys."""
-    gguf = pytest.importorskip("gguf")
-    reader = gguf.GGUFReader(source)
-    writer = gguf.GGUFWriter(target, "llama")
-    for field in reader.fields.values():
-        own = field.name.startswith(("GGUF.", "gristmill.", "general.architecture"))
-        if not own:
-            kind = field.types[0]
-            writer.add_key_value(field.name, field.contents(), kind, sub_type=field.types[-1])
-    for t in reader.tensors:
-        writer.add_tensor(t.name, t.data.astype(np.float16) if t.data.ndim > 1 else t.data.copy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
 def test_a_foreign_f16_file_runs_on_its_exact_weights(tmp_path: Path) -> None:
     _, weights = load(tmp_path, Shape())
-    foreign_f16(tmp_path / "model.gguf", tmp_path / "foreign.gguf")
-    model = _C.Model(str(tmp_path / "foreign.gguf"), True)
+    foreign = rewrite(tmp_path / "model.gguf", tmp_path / "foreign.gguf", f16=True)
+    model = _C.Model(str(foreign), True)
     assert not any(key.startswith("gristmill.") for key in model.metadata)
     rounded = {
         k: v.astype(np.float16).astype(np.float32) if v.ndim > 1 else v for k, v in weights.items()

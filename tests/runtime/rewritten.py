@@ -1,0 +1,34 @@
+"""A model file as another program would write it, with changed metadata."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+
+def rewrite(source: Path, target: Path, bos: int | None = None, f16: bool = False) -> Path:
+    """Copy the model without our keys.
+
+    bos: ask for this id before every prompt; f16: matrices rounded to that type.
+    """
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(target, "llama")
+    for field in reader.fields.values():
+        own = field.name.startswith(("GGUF.", "gristmill.", "general.architecture"))
+        if own or (bos is not None and field.name == "tokenizer.ggml.add_bos_token"):
+            continue
+        kind = field.types[0]
+        writer.add_key_value(field.name, field.contents(), kind, sub_type=field.types[-1])
+    if bos is not None:
+        writer.add_add_bos_token(True)
+        writer.add_bos_token_id(bos)
+    for t in reader.tensors:
+        rounded = f16 and t.data.ndim > 1
+        writer.add_tensor(t.name, t.data.astype(np.float16) if rounded else t.data.copy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
