@@ -39,6 +39,7 @@ void destroy(T* object) {
 }
 
 int report(gristmill_error* to, const Error& from, int code) {
+  if (from.memory) code = GRISTMILL_NO_MEMORY;
   if (to == nullptr || to->struct_size < sizeof(gristmill_error)) return code;
   to->offset = from.offset;
   static_assert(sizeof to->text == sizeof from.text);
@@ -100,6 +101,10 @@ int32_t gristmill_fim_suffix_id(const gristmill_model* m) {
 int32_t gristmill_fim_middle_id(const gristmill_model* m) {
   return static_cast<int32_t>(m->model.tokenizer().fim_middle_id);
 }
+int gristmill_add_bos(const gristmill_model* m) {
+  return m->model.tokenizer().add_bos && m->model.tokenizer().bos_id >= 0 ? 1 : 0;
+}
+int gristmill_is_end(const gristmill_model* m, int32_t id) { return m->model.tokenizer().is_end(id) ? 1 : 0; }
 int gristmill_fim_suffix_first(const gristmill_model* m) { return m->model.tokenizer().fim_suffix_first ? 1 : 0; }
 void gristmill_digest(const gristmill_model* m, char hex[65]) { m->model.file().digest(hex); }
 

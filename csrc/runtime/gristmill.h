@@ -1,6 +1,9 @@
-/* gristmill's C interface: load a GGUF file, tokenize, evaluate, sample. No C++ types, no exceptions, no global
- * state beyond the thread pool. Functions return GRISTMILL_OK or a code below and then fill `error` (may be NULL).
- * A model may be shared by sessions of several threads; a session belongs to one thread at a time. */
+/* gristmill's C interface: load a GGUF file, tokenize, evaluate, sample. No C++ types, no exceptions. Functions return
+ * GRISTMILL_OK or a code below and then fill `error` (may be NULL).
+ * A model may be shared by sessions of several threads; a session belongs to one thread at a time.
+ * The process keeps a pool of threads and the table of kernels for its processor, both made at the first use, when
+ * GRISTMILL_THREADS and GRISTMILL_ISA are read. A call that finds the pool busy computes on its own thread, with the
+ * same bits. */
 #ifndef GRISTMILL_H
 #define GRISTMILL_H
 
@@ -22,8 +25,8 @@ enum {
   GRISTMILL_OK = 0,
   GRISTMILL_BAD_FILE = 1,     /* unreadable, damaged or unsupported; error.offset says where */
   GRISTMILL_BAD_ARGUMENT = 2, /* a value outside what is allowed */
-  GRISTMILL_NO_MEMORY = 3,
-  GRISTMILL_NO_ROOM = 4 /* the context or the caller's buffer is too small */
+  GRISTMILL_NO_MEMORY = 3,    /* memory ran out; nothing is wrong with file or arguments */
+  GRISTMILL_NO_ROOM = 4       /* the context or the caller's buffer is too small */
 };
 
 typedef struct gristmill_model gristmill_model;
@@ -62,6 +65,10 @@ GRISTMILL_API int32_t gristmill_eos_id(const gristmill_model* model);
 GRISTMILL_API int32_t gristmill_fim_prefix_id(const gristmill_model* model);
 GRISTMILL_API int32_t gristmill_fim_suffix_id(const gristmill_model* model);
 GRISTMILL_API int32_t gristmill_fim_middle_id(const gristmill_model* model);
+/* 1: every prompt begins with the bos id; gristmill_tokenize does not add it. */
+GRISTMILL_API int gristmill_add_bos(const gristmill_model* model);
+/* 1 where a text ends at this id: eos, or one of the fill-in-the-middle tokens, which no text contains. */
+GRISTMILL_API int gristmill_is_end(const gristmill_model* model, int32_t id);
 /* How a prompt with a gap is laid out. 0: prefix id, prefix, suffix id, suffix, middle id; else: prefix id, suffix id,
    suffix, middle id, prefix. The model writes what stands between. */
 GRISTMILL_API int gristmill_fim_suffix_first(const gristmill_model* model);
@@ -69,7 +76,8 @@ GRISTMILL_API void gristmill_digest(const gristmill_model* model, char hex[65]);
 /* Runs the prompts stored in the file and compares with the stored ids. *count: vectors compared. */
 GRISTMILL_API int gristmill_selftest(const gristmill_model* model, int64_t* count, gristmill_error* error);
 
-/* Writes at most `capacity` ids and the number needed to *count. special != 0: names of special tokens become ids. */
+/* Writes at most `capacity` ids and the number needed to *count; no bos id is added. special != 0: names of special
+ * tokens become ids. */
 GRISTMILL_API int gristmill_tokenize(const gristmill_model* model, const char* text, int64_t bytes, int special,
                                      int32_t* ids, int64_t capacity, int64_t* count, gristmill_error* error);
 /* The bytes of a token, not terminated, valid while the model lives. */
@@ -86,7 +94,8 @@ GRISTMILL_API int gristmill_session_truncate(gristmill_session* session, int64_t
 /* Appends n ids; logits (vocab_size) of the last one. No memory is allocated. */
 GRISTMILL_API int gristmill_eval(gristmill_session* session, const int32_t* ids, int64_t n, float* logits,
                                  gristmill_error* error);
-/* Draws from logits (vocab_size) of the given session; position: number of tokens before the drawn one. */
+/* Draws from logits (vocab_size) of the given session; position: number of tokens before the drawn one, prompt
+   included, which is gristmill_session_length. So the same seed draws the same tokens in every program. */
 GRISTMILL_API int gristmill_sample(gristmill_session* session, const float* logits, const gristmill_sampling* sampling,
                                    int64_t position, int32_t* id, gristmill_error* error);
 

@@ -95,19 +95,22 @@ struct Run {
     ids[n++] = id;
     return true;
   }
-  bool add(const char* text) {
+  bool add(const char* text, int special) {
     int64_t count = 0;
     const auto bytes = static_cast<int64_t>(std::strlen(text));
-    if (gristmill_tokenize(model, text, bytes, 0, ids + n, capacity - n, &count, &error)) return false;
+    if (gristmill_tokenize(model, text, bytes, special, ids + n, capacity - n, &count, &error)) return false;
     n += count;
     return true;
   }
 };
 
+// The ids that `gristmill generate` and the server make of the same text.
 bool build_prompt(const Options& o, Run* r) {
-  bool room = true;
+  bool room = !gristmill_add_bos(r->model) || r->push(gristmill_bos_id(r->model));
   if (o.suffix == nullptr) {
-    if (!r->add(o.prompt)) return false;
+    if (!r->add(o.prompt, 1)) return false;
+    const int32_t eos = gristmill_eos_id(r->model);
+    if (r->n == 0) r->push(eos < 0 ? 0 : eos);  // an empty text begins where another has ended
   } else {
     const int32_t prefix = gristmill_fim_prefix_id(r->model), suffix = gristmill_fim_suffix_id(r->model),
                   middle = gristmill_fim_middle_id(r->model);
@@ -116,16 +119,15 @@ bool build_prompt(const Options& o, Run* r) {
       return false;
     }
     const bool spm = gristmill_fim_suffix_first(r->model) != 0;
-    room = r->push(prefix);
-    if (!spm && !r->add(o.prompt)) return false;
+    room = room && r->push(prefix);
+    if (!spm && !r->add(o.prompt, 0)) return false;
     room = room && r->push(suffix);
-    if (!r->add(o.suffix)) return false;
+    if (!r->add(o.suffix, 0)) return false;
     room = room && r->push(middle);
-    if (spm && !r->add(o.prompt)) return false;
+    if (spm && !r->add(o.prompt, 0)) return false;
   }
-  if (!room || r->n == 0)
-    std::snprintf(r->error.text, sizeof r->error.text, room ? "the prompt is empty" : "the prompt is too long");
-  return room && r->n > 0;
+  if (!room) std::snprintf(r->error.text, sizeof r->error.text, "the prompt is longer than the context");
+  return room;
 }
 
 void print_token(const Run& r, int32_t id, bool as_id) {
@@ -179,7 +181,7 @@ int generate(const Options& o, Run* r, double load_seconds) {
     int32_t id = 0;
     const int64_t at = gristmill_session_length(r->session);
     if (gristmill_sample(r->session, r->logits, &o.sampling, at, &id, &r->error)) return fail("sampling", *r);
-    if (id == gristmill_eos_id(r->model)) break;
+    if (gristmill_is_end(r->model, id)) break;
     print_token(*r, id, o.ids);
     if (generated + 1 == o.tokens) continue;
     if (at == context) break;

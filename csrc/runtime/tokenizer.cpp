@@ -95,10 +95,10 @@ bool Tokenizer::load_tokens(const Gguf& file, Error* error) {
     if (special && text.size == 0)
       return fail(error, token_at, "special token %lld is empty", static_cast<long long>(i));
     if (!add_token(text, special) || (special && !specials_.push(static_cast<int32_t>(i))))
-      return fail(error, token_at, "out of memory for the tokens");
+      return no_memory(error, "the tokens");
     if (special) special_first_[static_cast<uint8_t>(text.data[0])] = true;
   }
-  if (!by_bytes_.reset(tokens_.size())) return fail(error, tokens->offset, "out of memory for the tokens");
+  if (!by_bytes_.reset(tokens_.size())) return no_memory(error, "the tokens");
   at = tokens->offset;
   for (int64_t i = 0; i < tokens_.size(); ++i) {
     const int64_t token_at = at;
@@ -121,8 +121,7 @@ bool Tokenizer::load_merges(const Gguf& file, Error* error) {
   if (merges == nullptr) return fail(error, -1, "the file has no tokenizer.ggml.merges");
   if (!merges->is_array || merges->type != ValueType::string || merges->count > INT32_MAX / 4)
     return fail(error, merges->offset, "tokenizer.ggml.merges is no array of strings");
-  if (!merges_.resize(power_of_two_above(merges->count * 2)))
-    return fail(error, merges->offset, "out of memory for the merges");
+  if (!merges_.resize(power_of_two_above(merges->count * 2))) return no_memory(error, "the merges");
   for (Merge& m : merges_) m.pair = kNoPair;
   Array<uint8_t> joined;
   Tokenizer halves;  // maps the two texts of a merge to bytes
@@ -137,7 +136,7 @@ bool Tokenizer::load_merges(const Gguf& file, Error* error) {
     halves.tokens_.clear(), halves.bytes_.clear();
     if (!halves.add_token({text.data, cut}, false) ||
         !halves.add_token({text.data + cut + 1, text.size - cut - 1}, false))
-      return fail(error, merge_at, "out of memory for the merges");
+      return no_memory(error, "the merges");
     const int64_t left = by_bytes_.find(halves.token_bytes(0)), right = by_bytes_.find(halves.token_bytes(1));
     const int64_t result = by_bytes_.find({reinterpret_cast<const char*>(halves.bytes_.data()), halves.bytes_.size()});
     if (left < 0 || right < 0 || result < 0)
@@ -160,7 +159,10 @@ bool Tokenizer::load_ids(const Gguf& file, Error* error) {
              {"tokenizer.ggml.eos_token_id", &eos_id},
              {"tokenizer.ggml.fim_pre_token_id", &fim_prefix_id},
              {"tokenizer.ggml.fim_suf_token_id", &fim_suffix_id},
-             {"tokenizer.ggml.fim_mid_token_id", &fim_middle_id}};
+             {"tokenizer.ggml.fim_mid_token_id", &fim_middle_id},
+             {"tokenizer.ggml.fim_pad_token_id", &fim_pad_id},
+             {"tokenizer.ggml.fim_rep_token_id", &fim_repo_id},
+             {"tokenizer.ggml.fim_sep_token_id", &fim_file_id}};
   for (const auto& entry : ids) {
     const Value* v = file.find(entry.key);
     if (v == nullptr) continue;
@@ -202,6 +204,13 @@ bool Tokenizer::load(const Gguf& file, Error* error) {
 Str Tokenizer::token_bytes(int64_t id) const {
   const Token& t = tokens_[id];
   return {reinterpret_cast<const char*>(bytes_.data() + t.begin), t.size};
+}
+
+bool Tokenizer::is_end(int64_t id) const {
+  if (id < 0) return false;
+  for (const int64_t end : {eos_id, fim_prefix_id, fim_suffix_id, fim_middle_id, fim_pad_id, fim_repo_id, fim_file_id})
+    if (id == end) return true;
+  return false;
 }
 
 const Tokenizer::Merge* Tokenizer::find_merge(int32_t left, int32_t right) const {

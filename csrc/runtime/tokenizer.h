@@ -17,9 +17,11 @@ class Tokenizer {
   [[nodiscard]] bool encode(Str text, bool special, Array<int32_t>* ids) const;
   Str token_bytes(int64_t id) const;  // what the token stands for; a special token's name
   bool is_special(int64_t id) const { return tokens_[id].special; }
+  bool is_end(int64_t id) const;  // end of text, or a token that only lays out a prompt
 
   int64_t bos_id = -1, eos_id = -1;
   int64_t fim_prefix_id = -1, fim_suffix_id = -1, fim_middle_id = -1;
+  int64_t fim_pad_id = -1, fim_repo_id = -1, fim_file_id = -1;
   bool fim_suffix_first = false;  // the order the file asks for: SPM instead of PSM
   bool add_bos = false;
 

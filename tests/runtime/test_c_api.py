@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes as ct
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ from tiny import Shape, write_model
 _C = pytest.importorskip("gristmill._C")
 pytest.importorskip("gguf")
 
+from rewritten import rewrite  # noqa: E402
+
 ROOT = Path(__file__).parents[2]
-OK, BAD_FILE, BAD_ARGUMENT, NO_ROOM = 0, 1, 2, 4
+OK, BAD_FILE, BAD_ARGUMENT, NO_MEMORY, NO_ROOM = 0, 1, 2, 3, 4
 
 
 class Error(ct.Structure):
@@ -82,6 +86,55 @@ def test_facts_of_a_model(lib: Any, path: Path, error: Error) -> None:
     lib.gristmill_digest(model, digest)
     assert digest.value.decode() == same.digest
     lib.gristmill_model_close(model)
+
+
+def test_bos_and_ends_are_those_of_the_package(
+    lib: Any, path: Path, error: Error, tmp_path: Path
+) -> None:
+    from gristmill.serving.fim import control_ids, with_bos
+
+    files = [path, rewrite(path, tmp_path / "bos.gguf", bos=40)]
+    for file, bos in zip(files, ([], [40]), strict=True):
+        model, same = opened(lib, file, error), _C.Model(str(file), True)
+        assert with_bos(same, []) == bos
+        assert lib.gristmill_add_bos(model) == len(bos)
+        ends = {id for id in range(-1, 332) if lib.gristmill_is_end(model, id)}
+        assert ends == control_ids(same)
+        assert len(ends) == 5  # eos, prefix, middle, suffix, pad
+        lib.gristmill_model_close(model)
+
+
+LITTLE_MEMORY = """
+import ctypes as ct, resource, sys
+sys.path.insert(0, sys.argv[2])
+from test_c_api import NO_MEMORY, OK, Error
+import gristmill._C as _C
+lib = ct.CDLL(_C.__file__)
+data, error = open(sys.argv[1], "rb").read(), Error(struct_size=ct.sizeof(Error))
+size, model, session = ct.c_int64(len(data)), ct.c_void_p(), ct.c_void_p()
+open_memory = lib.gristmill_model_open_memory
+assert open_memory(ct.byref(model), data, size, 0, ct.byref(error)) == OK, error.text
+used = 4096 * int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (used + (4 << 20),) * 2)
+make = lib.gristmill_session_new  # 2^20 tokens need more than 64 MB
+assert make(ct.byref(session), model, ct.c_int64(1 << 20), ct.byref(error)) == NO_MEMORY
+assert error.text.startswith(b"out of memory for a context of 1048576 tokens"), error.text
+again = ct.c_void_p()  # widened to f32 the weights need 16 MB
+assert open_memory(ct.byref(again), data, size, 0, ct.byref(error)) == NO_MEMORY
+assert error.text == b"out of memory for the weights", error.text
+assert not session and not again
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_short_memory_has_its_own_code(path: Path, tmp_path: Path) -> None:
+    shape = Shape(vocab=2048, hidden=2048, intermediate=8, layers=1, heads=1, kv_heads=1)
+    made = write_model(tmp_path, Shape(**(vars(shape) | {"context": 2**20})))
+    file = rewrite(made, tmp_path / "f16.gguf", f16=True)
+    command = [sys.executable, "-c", LITTLE_MEMORY, str(file), str(Path(__file__).parent)]
+    environment = os.environ | {"GRISTMILL_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_tokenize_says_how_much_room_is_needed(lib: Any, path: Path, error: Error) -> None:
