@@ -16,6 +16,7 @@ pytest.importorskip("gguf")
 shards = pytest.importorskip("gristmill.data.shards")
 
 from gristmill.artifacts import Result, StageContext, write_json  # noqa: E402
+from gristmill.serving.fim import fim_tokens  # noqa: E402
 from gristmill.serving.settings import DeployConfig  # noqa: E402
 from gristmill.stages import deploy  # noqa: E402
 
@@ -40,12 +41,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
-def run(inputs: dict[str, Path], out: Path, dtype: str = "f32") -> Result:
+def run(inputs: dict[str, Path], out: Path, dtype: str = "f32", *, fim_rate: float = 0.5) -> Result:
     out.mkdir()
     config: Any = SimpleNamespace(
         deploy=DeployConfig(dtype=dtype, selftest=3, selftest_tokens=5),
         project=SimpleNamespace(name="tiny"),
-        train=SimpleNamespace(suffix_first=True),
+        train=SimpleNamespace(suffix_first=True, fim_rate=fim_rate),
     )
     return deploy.run(StageContext("deploy", out, inputs, config, seed=5))
 
@@ -57,7 +58,7 @@ def test_files_and_gates(dtype: str, inputs: dict[str, Path], tmp_path: Path) ->
     assert all(gate.passed for gate in result.gates), result.gates
     assert len(result.gates) == (2 if dtype == "f32" else 1)
     names = {p.name for p in out.iterdir()}
-    assert names == {"model.gguf", "selftest.json", "serve.json", "reference.json"}
+    assert names == {"model.gguf", "selftest.json", "reference.json"}
     model = _C.Model(str(out / "model.gguf"), True)
     meta = model.metadata
     assert meta["general.name"] == "tiny"
@@ -71,7 +72,21 @@ def test_files_and_gates(dtype: str, inputs: dict[str, Path], tmp_path: Path) ->
     assert [p["prompt"] for p in record["prompts"]] == meta["gristmill.selftest.prompts"]
     assert any("<|fim_middle|>" in p["prompt"] for p in record["prompts"])
     assert model.selftest() == record["compared"] == 3
-    assert json.loads((out / "serve.json").read_text())["dtype"] == dtype
+    assert fim_tokens(meta) is not None
+
+
+def test_a_model_not_trained_on_holes_is_not_offered_for_them(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Its tokenizer has the sentinels, but their vectors are as they were initialised."""
+    result = run(inputs, tmp_path / "out", fim_rate=0.0)
+    assert all(gate.passed for gate in result.gates), result.gates
+    meta = _C.Model(str(tmp_path / "out" / "model.gguf"), True).metadata
+    assert fim_tokens(meta) is None
+    assert not [key for key in meta if "fim" in key]
+    assert "<|fim_prefix|>" in meta["tokenizer.ggml.tokens"]
+    record = json.loads((tmp_path / "out" / "selftest.json").read_text())
+    assert not any("<|fim" in p["prompt"] for p in record["prompts"])
 
 
 def test_the_same_inputs_give_the_same_bytes(inputs: dict[str, Path], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,17 +63,22 @@ def write_gguf(
     *,
     dtype: str = "f32",
     extra: Mapping[str, str | Sequence[str]] | None = None,
+    fim: bool = True,
 ) -> None:
     """Write the llama model in `folder` (config.json, model.safetensors, tokenizer.json) to `path`.
 
     dtype: of the matrices, 'f32' or 'bf16' (rounded to nearest even); norms stay f32. extra:
-    further metadata, strings or lists of strings. The file appears whole or not at all. Raises
+    further metadata, strings or lists of strings. fim: name the fill-in-the-middle tokens; false
+    for a model that was not trained on holes. The file appears whole or not at all. Raises
     DataError where GGUF's `llama` cannot express the model, StorageError where writing fails.
     """
     if dtype not in DTYPES:
         raise DataError(f"GGUF dtype {dtype!r} given, allowed: {', '.join(DTYPES)}")
     config = _read_config(folder / "config.json")
     vocabulary = read_vocabulary(folder / "tokenizer.json", config.vocab_size)
+    if not fim:
+        special = {k: v for k, v in vocabulary.special.items() if k not in FIM_KEYS}
+        vocabulary = replace(vocabulary, special=special)
     try:
         tensors = _gguf_tensors(read_weights(folder), config)
     except ArtifactError as error:

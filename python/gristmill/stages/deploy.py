@@ -27,19 +27,21 @@ COMPARED = 64  # tokens on which file and saved model are compared
 
 
 def run(ctx: StageContext) -> Result:
-    """Write model.gguf, selftest.json, reference.json and serve.json."""
+    """Write model.gguf, selftest.json and reference.json."""
     from gristmill import _C
 
     config = ctx.config.deploy
     folder, path = ctx.input("save") / "model", ctx.out / "model.gguf"
     facts: dict[str, str | Sequence[str]] = {
         "general.name": config.name or ctx.config.project.name,
-        ORDER: "spm" if ctx.config.train.suffix_first else "psm",
         "gristmill.lineage": json.dumps(_lineage(ctx), sort_keys=True),
         "gristmill.report": json.dumps(_test_report(ctx), sort_keys=True),
     }
+    holes = ctx.config.train.fim_rate > 0
+    if holes:
+        facts[ORDER] = "spm" if ctx.config.train.suffix_first else "psm"
     ctx.progress("writing the weights")
-    write_gguf(folder, path, dtype=config.dtype, extra=facts)
+    write_gguf(folder, path, dtype=config.dtype, extra=facts, fim=holes)
     model = _C.Model(str(path), True)
     documents = _documents(ctx)
     ctx.progress("self-test vectors")
@@ -52,7 +54,8 @@ def run(ctx: StageContext) -> Result:
     distributions = reference.measure(model, documents[:DOCUMENTS], ANSWERS, ctx.seed)
     difference = _difference_from_saved(folder, model, documents)
     facts["gristmill.reference"] = json.dumps(distributions, sort_keys=True)
-    write_gguf(folder, path, dtype=config.dtype, extra=facts | selftest.metadata(vectors))
+    facts |= selftest.metadata(vectors)
+    write_gguf(folder, path, dtype=config.dtype, extra=facts, fim=holes)
     ctx.progress("self-test in a fresh process")
     compared, reason = selftest.check_in_fresh_process(path)
     digest = sha256_file(path)
@@ -60,9 +63,9 @@ def run(ctx: StageContext) -> Result:
     gates = _gates(config.dtype, len(vectors), compared, reason, difference)
     size = path.stat().st_size
     summary = f"{size / 1e6:.1f} MB {config.dtype}, {compared} of {len(vectors)} self-tests pass"
-    return Result(
-        summary, gates, _report(config.dtype, size, digest, vectors, distributions, difference)
-    )
+    report = _report(config.dtype, size, digest, vectors, distributions, difference)
+    report["numbers"]["fills in the middle"] = holes
+    return Result(summary, gates, report)
 
 
 def _lineage(ctx: StageContext) -> dict[str, Any]:
@@ -151,20 +154,10 @@ def _write_records(
     fresh: tuple[int, str],
     difference: float,
 ) -> None:
-    dtype = ctx.config.deploy.dtype
     prompts = [{"prompt": v.prompt, "ids": v.ids, "smallest_gap": v.gap} for v in vectors]
     record = {"digest": digest, "prompts": prompts, "compared": fresh[0], "reason": fresh[1]}
     write_json(ctx.out / "selftest.json", record | {"difference_to_saved": difference})
     write_json(ctx.out / "reference.json", distributions)
-    name = ctx.config.deploy.name or ctx.config.project.name
-    serve = {
-        "model": "model.gguf",
-        "name": name,
-        "digest": digest,
-        "dtype": dtype,
-        "selftest": True,
-    }
-    write_json(ctx.out / "serve.json", serve)
 
 
 def _report(
