@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import astuple
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,6 +121,17 @@ def test_design_says_what_the_model_then_has(done: Done) -> None:
     assert bits["byte 6-gram"] == pytest.approx(sum(r[0] for r in rows) / sum(r[1] for r in rows))
 
 
+def test_training_says_what_memory_it_took(done: Done) -> None:
+    folders, results = done
+    facts = read_json(folders["train"] / "time.json")
+    design = read_json(folders["design"] / "design.json")
+    assert facts["memory_bytes_predicted"] == design["memory_bytes"]
+    weights = 4 * 4 * design["parameters"]  # weights, gradients, two averages, all touched
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert weights < facts["peak_bytes"] <= memory
+    assert "memory at most, whole process" in results["train"].report["numbers"]
+
+
 def test_training_is_resumed_to_the_same_bits(done: Done, tmp_path: Path) -> None:
     folders, _ = done
     inputs = {name: folders[name] for name in ("split", "design", "initialize")}
@@ -227,6 +239,18 @@ def test_openings_are_counted(done: Done) -> None:
     assert result.report["numbers"]["times this split was opened"] == 2
     for name in ("slices.json", "samples.json", "holes.parquet", "contamination.json"):
         assert sha256_file(out / name) == sha256_file(folders["evaluate"] / name), name
+
+
+def test_the_report_says_that_holes_were_not_trained(done: Done, tmp_path: Path) -> None:
+    folders, results = done
+    assert results["evaluate"].report["numbers"]["trained to fill holes"] is True
+    inputs = {name: folders[name] for name in ("split", "save")}
+    plain = SimpleNamespace(
+        **{**vars(CONFIG), "train": CONFIG.train.model_copy(update={"fim_rate": 0.0})}
+    )
+    (tmp_path / "out").mkdir()
+    result = evaluate.run(StageContext("evaluate", tmp_path / "out", inputs, plain, 7))
+    assert result.report["numbers"]["trained to fill holes"] is False
 
 
 def test_a_test_that_broke_off_has_opened_the_split(

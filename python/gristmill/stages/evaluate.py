@@ -72,6 +72,7 @@ def run(ctx: StageContext) -> Result:
         "baselines": text.plain(),
         "ngram_counted_bytes": text.counted,
         "holes": measured,
+        "holes_trained": ctx.config.train.fim_rate > 0,
         "holes_passed_over": passed,
         "contamination": {k: v for k, v in contamination.items() if k != "pairs"},
         "opened": opened,
@@ -236,6 +237,7 @@ def _report(
         "bytes, each counted once": metrics["bytes"],
         "times this split was opened": metrics["opened"],
         "files that stand in the training split too": contamination["flagged"],
+        "trained to fill holes": metrics["holes_trained"],
         "holes passed over, their end is ambiguous": metrics["holes_passed_over"],
     }
     worst = slices.worst(sliced)
