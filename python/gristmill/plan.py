@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from gristmill.artifacts import MANIFEST, read_json
 from gristmill.console import listing
 from gristmill.errors import ArtifactError
 from gristmill.pipeline import Pipeline
+from gristmill.runs import STAGES
 from gristmill.training.shape import cost, llama_config
 
 if TYPE_CHECKING:
@@ -16,21 +18,13 @@ if TYPE_CHECKING:
 
 def describe(config: Config, root: Path) -> str:
     """Return the plan as text; raises ConfigError for a shape that does not fit together."""
-    return listing([*_model(config), *_stages(config, root)])
+    return listing([*_model(config, root), *_stages(config, root)])
 
 
-def _model(config: Config) -> list[tuple[str, str]]:
+def _model(config: Config, root: Path) -> list[tuple[str, str]]:
     design, train = config.design, config.train
     model = llama_config(design, config.split.vocab_size)
     price = cost(model, design.context, design.batch, train.recompute)
-    tokens = design.batch * design.context * train.accumulate
-    if design.steps is not None:
-        length = f"{design.steps:,} steps of {tokens:,} tokens: {design.steps * tokens:,} tokens"
-    else:
-        length = (
-            f"{design.minutes:g} minutes in steps of {tokens:,} tokens; "
-            "how many follows from the speed that design measures"
-        )
     heads = f"{model['num_attention_heads']} heads of {model['head_dim']}"
     return [
         ("run", f"{config.project.name}, seed {config.project.seed}"),
@@ -42,8 +36,57 @@ def _model(config: Config) -> list[tuple[str, str]]:
         ("parameters", f"{price.parameters:,}"),
         ("work", f"{price.flops_per_token / 1e6:.1f} MFLOP per token, forward and backward"),
         ("memory", f"{price.memory_bytes / 1e6:.0f} MB to train, in {train.dtype}"),
-        ("training", length),
+        ("training", _training(config, _measured(config, model, root))),
     ]
+
+
+def _training(config: Config, known: tuple[float, str] | None) -> str:
+    """Return steps, tokens and time; known: seconds per step and when they were measured."""
+    from gristmill.training.estimate import seconds_for, steps_for
+
+    design = config.design
+    tokens = design.batch * design.context * config.train.accumulate
+    if known is None:
+        if design.steps is None:
+            minutes = f"{design.minutes:g} minutes in steps of {tokens:,} tokens"
+            return f"{minutes}, how many is measured in design"
+        total = f"{design.steps:,} steps of {tokens:,} tokens: {design.steps * tokens:,} tokens"
+        return f"{total}, time measured in design"
+    pace, when = known
+    steps = design.steps or steps_for(design.minutes, pace)
+    return (
+        f"{steps:,} steps of {tokens:,} tokens: {steps * tokens:,} tokens, "
+        f"{seconds_for(steps, pace) / 60:.1f} minutes at the speed measured {when}"
+    )
+
+
+def _measured(config: Config, model: dict[str, Any], root: Path) -> tuple[float, str] | None:
+    """Return what the newest finished design of this shape in `root` has measured, if any."""
+    found = []
+    for path in (root / STAGES).glob("design-*/" + MANIFEST):
+        facts, begun = read_json(path.with_name("design.json")), read_json(path)["begun"]
+        if facts.get("seconds_per_step") and _same(config, model, facts):
+            found.append((begun, facts["seconds_per_step"]))
+    if not found:
+        return None
+    begun, pace = max(found)
+    return pace, begun
+
+
+def _same(config: Config, model: dict[str, Any], facts: dict[str, Any]) -> bool:
+    """Say whether a finished design made steps of the same work."""
+    from gristmill.training.estimate import resolve_dtype
+
+    design, train = config.design, config.train
+    wanted = {
+        "dtype": resolve_dtype(train.dtype),
+        "accumulate": train.accumulate,
+        "recompute": train.recompute,
+    }
+    theirs = {key: facts["model"].get(key) for key in model if key != "eos_token_id"}
+    ours = {key: value for key, value in model.items() if key != "eos_token_id"}
+    shape = (design.batch, design.context, wanted)
+    return theirs == ours and (facts["batch"], facts["context"], facts["train"]) == shape
 
 
 def _stages(config: Config, root: Path) -> list[tuple[str, str]]:

@@ -6,6 +6,9 @@ weights; metrics.jsonl has a row per step. Gate: the loss on validation files fe
 
 from __future__ import annotations
 
+import resource
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from gristmill.artifacts import Gate, Result, StageContext, read_json, write_json
@@ -32,6 +35,7 @@ def run(ctx: StageContext) -> Result:
         checkpoint_every=t.checkpoint_every, patience=t.patience, progress=False,
     )  # fmt: skip
     train, val = _loaders(ctx, design)
+    _forget_peak()
     model = from_pretrained(ctx.input("initialize") / "model")
     trainer = Trainer(model, train, val, config, ctx.out, on_step=_Meter(ctx, design))
     history = trainer.fit()
@@ -40,6 +44,9 @@ def run(ctx: StageContext) -> Result:
         # in steps, looks and checkpoints aside; what a killed process spent is in it
         "seconds": sum(row["tokens"] / row["tokens_per_second"] for row in history.rows),
         "seconds_predicted": trained * pace if (pace := design.get("seconds_per_step")) else None,
+        # of the whole process, Python and the data included; predicted: training's tensors alone
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "memory_bytes_predicted": design["memory_bytes"],
         "steps": trained,
         "steps_planned": design["steps"],
         "stopped_early": history.stopped_early,
@@ -67,6 +74,12 @@ def _loaders(ctx: StageContext, design: dict[str, Any]) -> tuple[Loader, Loader]
         special=tokenizer.special, tokenizer=tokenizer,
     )  # fmt: skip
     return train, Loader(Shard.open(split / "val"), *size)
+
+
+def _forget_peak() -> None:
+    """Let the peak of this process's memory begin anew: earlier stages may have needed more."""
+    with suppress(OSError):  # then theirs counts too
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 class _Meter:
@@ -103,9 +116,11 @@ def _report(
         "y": [row["val_loss"] for row in looks],
     }
     predicted = facts["seconds_predicted"]
+    memory = {k: f"{facts[k] / 1e6:.0f} MB" for k in ("peak_bytes", "memory_bytes_predicted")}
     return {
         "what": f"{facts['steps']:,} steps of {design['batch']} x {design['context']} tokens by "
-        "AdamW; half of the texts, unless train.fim_rate says otherwise, have a hole to fill.",
+        "AdamW; half of the stretches of files in a window, unless train.fim_rate says otherwise, "
+        "have a hole to fill.",
         "why": "Every step is a pure function of seed, data and configuration: a run that was "
         "killed goes on to the same bits.",
         "numbers": {
@@ -114,6 +129,8 @@ def _report(
             "tokens": facts["tokens"],
             "seconds in steps": round(facts["seconds"], 1),
             "predicted by design": None if predicted is None else round(predicted, 1),
+            "memory at most, whole process": memory["peak_bytes"],
+            "predicted by design, tensors alone": memory["memory_bytes_predicted"],
             "stopped early": facts["stopped_early"],
         },
         "plots": [

@@ -110,7 +110,7 @@ class TrainConfig(Section):
         default=False, description="recompute activations: less memory, more time"
     )
     fim_rate: Share = Field(
-        default=0.5, description="share of documents with a hole (0: left to right)"
+        default=0.5, description="share of stretches (of a file, in a window) with a hole; 0: none"
     )
     spm_rate: Share = Field(default=0.5, description="of those, share with the suffix first")
     eval_every: Count = Field(
