@@ -26,32 +26,48 @@ bool Array::contiguous() const {
   return true;
 }
 
+// Bytes of a shape without negative sizes; false where 63 bits do not hold them. A zero counts as one, so that the
+// strides of an empty array fit too.
+static bool extent(const char* op, const std::vector<int64_t>& shape, int64_t item, int64_t* bytes) {
+  bool fits = true;
+  *bytes = item;
+  for (int64_t s : shape) {
+    if (s < 0) throw py::value_error(std::string(op) + ": size " + std::to_string(s) + " in a shape is negative");
+    fits = fits && !__builtin_mul_overflow(*bytes, s > 0 ? s : 1, bytes);
+  }
+  return fits;
+}
+
 static std::vector<int64_t> row_major(const std::vector<int64_t>& shape) {
   std::vector<int64_t> strides(shape.size(), 1);
   for (size_t i = shape.size(); i-- > 1;) strides[i - 1] = strides[i] * shape[i];
   return strides;
 }
 
-std::string shape_string(const std::vector<int64_t>& shape) {
+std::string shape_string(const std::vector<int64_t>& shape, bool any) {
   std::string s = "(";
-  for (size_t i = 0; i < shape.size(); ++i) s += (i ? ", " : "") + (shape[i] < 0 ? "any" : std::to_string(shape[i]));
+  for (size_t i = 0; i < shape.size(); ++i)
+    s += (i ? ", " : "") + (any && shape[i] < 0 ? "any" : std::to_string(shape[i]));
   return s + (shape.size() == 1 ? ",)" : ")");
 }
 
+void raise_memory(const char* op, const std::string& bytes) {
+  std::string s = std::string(op) + ": out of memory: asked for " + bytes + " bytes with " +
+                  std::to_string(memory_stats().in_use) + " in use; use a smaller batch or context, or recomputation";
+  PyErr_SetString(PyExc_MemoryError, s.c_str());
+  throw py::error_already_set();
+}
+
 Array empty(std::vector<int64_t> shape, DType dtype) {
+  int64_t bytes;
+  if (!extent("empty", shape, item_size(dtype), &bytes)) raise_memory("empty", "more than 2^63");
   Array a;
   a.shape = std::move(shape);
   a.strides = row_major(a.shape);
   a.dtype = dtype;
-  for (int64_t s : a.shape)
-    if (s < 0) throw py::value_error("empty: negative size in shape " + shape_string(a.shape));
-  int64_t bytes = std::max<int64_t>(a.size() * item_size(dtype), 1);
+  if (a.size() == 0) bytes = 1;
   void* p = memory_acquire(bytes);
-  if (!p) {
-    MemoryStats s = memory_stats();
-    throw std::runtime_error("out of memory: asked for " + std::to_string(bytes) + " bytes with " +
-                             std::to_string(s.in_use) + " in use; use a smaller batch or context, or recomputation");
-  }
+  if (!p) raise_memory("empty", std::to_string(bytes));
   a.buffer = std::shared_ptr<void>(p, [bytes](void* q) { memory_release(q, bytes); });
   a.data = static_cast<char*>(p);
   return a;
@@ -73,7 +89,7 @@ void expect(const char* op, const char* name, const Array& array, std::vector<in
   auto fail = [&](const std::string& why) { throw py::value_error(std::string(op) + ": " + name + " " + why); };
   bool fits = array.shape.size() == shape.size();
   for (size_t i = 0; fits && i < shape.size(); ++i) fits = shape[i] < 0 || shape[i] == array.shape[i];
-  if (!fits) fail("has shape " + shape_string(array.shape) + ", expected " + shape_string(shape));
+  if (!fits) fail("has shape " + shape_string(array.shape) + ", expected " + shape_string(shape, true));
   bool known = allowed.size() == 0;
   std::string names;
   for (DType t : allowed) {
@@ -158,19 +174,43 @@ static py::array to_numpy(const Array& a) {
   return out;
 }
 
-// Bounds are checked against this array's own extent when it is contiguous.
+// Offset of the first and the last element in memory, from `first` on; false where 64 bits do not hold them.
+static bool reach(const Array& a, int64_t first, int64_t* low, int64_t* high) {
+  *low = *high = first;
+  for (size_t i = 0; i < a.shape.size(); ++i) {
+    int64_t step, *end = a.strides[i] < 0 ? low : high;
+    if (__builtin_mul_overflow(a.shape[i] - 1, a.strides[i], &step) || __builtin_add_overflow(*end, step, end))
+      return false;
+  }
+  return true;
+}
+
+// Row-major, with the buffer and flags of `a`.
+static Array reshaped(const char* op, const Array& a, std::vector<int64_t> shape) {
+  Array v = a;
+  int64_t bytes;
+  if (!extent(op, shape, item_size(a.dtype), &bytes))
+    throw py::value_error(std::string(op) + ": shape " + shape_string(shape) + " has more than 2^63 bytes");
+  v.shape = std::move(shape);
+  v.strides = row_major(v.shape);
+  return v;
+}
+
+// Bounds are those of this array's own elements.
 static Array make_view(const Array& a, std::vector<int64_t> shape, std::optional<std::vector<int64_t>> strides,
                        int64_t offset) {
-  Array v = a;
-  v.shape = std::move(shape);
-  v.strides = strides ? *strides : row_major(v.shape);
+  Array v = reshaped("view", a, std::move(shape));
+  if (strides) v.strides = *strides;
   if (v.strides.size() != v.shape.size())
     throw py::value_error("view: shape " + shape_string(v.shape) + " and strides " + shape_string(v.strides) +
                           " differ in length");
-  int64_t low = offset, high = offset, last = 0;
-  for (size_t i = 0; i < v.shape.size(); ++i) (v.strides[i] < 0 ? low : high) += (v.shape[i] - 1) * v.strides[i];
-  for (size_t i = 0; i < a.shape.size(); ++i) last += (a.shape[i] - 1) * a.strides[i];
-  if (v.size() > 0 && (low < 0 || high > last))
+  if (v.size() == 0) {  // has no element that could lie outside
+    v.data = a.data;
+    return v;
+  }
+  int64_t low, high, first, last;
+  bool fits = a.size() > 0 && reach(a, 0, &first, &last) && reach(v, offset, &low, &high);
+  if (!fits || low < first || high > last)
     throw py::value_error("view: shape " + shape_string(v.shape) + ", strides " + shape_string(v.strides) +
                           ", offset " + std::to_string(offset) + " leave an array of shape " + shape_string(a.shape));
   v.data = a.data + offset * item_size(a.dtype);
@@ -186,7 +226,6 @@ void bind_array(py::module_& m) {
       .def_property_readonly("nbytes", [](const Array& a) { return a.size() * item_size(a.dtype); })
       .def_property_readonly("contiguous", &Array::contiguous)
       .def_property_readonly("data_ptr", [](const Array& a) { return reinterpret_cast<uintptr_t>(a.data); })
-      .def_property_readonly("accumulating_flag", [](const Array& a) { return a.accumulate != 0; })
       .def_property_readonly("read_only", [](const Array& a) { return a.read_only; })
       .def("numpy", &to_numpy, "The same memory as a NumPy array; bfloat16 comes as uint16.")
       .def("view", &make_view, py::arg("shape"), py::arg("strides") = py::none(), py::arg("offset") = 0)
@@ -209,13 +248,7 @@ void bind_array(py::module_& m) {
       [](std::vector<int64_t> shape, const std::string& dtype) { return empty(std::move(shape), dtype_from(dtype)); },
       py::arg("shape"), py::arg("dtype") = "float32");
   m.def(
-      "span",
-      [](const Array& first, std::vector<int64_t> shape) {
-        Array v = first;
-        v.shape = std::move(shape);
-        v.strides = row_major(v.shape);
-        return v;
-      },
+      "span", [](const Array& first, std::vector<int64_t> shape) { return reshaped("span", first, std::move(shape)); },
       py::arg("first"), py::arg("shape"),
       "A row-major view that starts where `first` does and runs on into its neighbours; the caller has checked them.");
   m.def("from_numpy", &from_numpy, py::arg("array"), py::arg("bfloat16") = false,

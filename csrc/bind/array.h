@@ -30,7 +30,7 @@ struct Array {
 };
 
 Array empty(std::vector<int64_t> shape, DType dtype);
-std::string shape_string(const std::vector<int64_t>& shape);
+std::string shape_string(const std::vector<int64_t>& shape, bool any = false);  // any: below 0 says "any"
 
 // At most four dimensions.
 View view(const Array& array);
@@ -49,6 +49,7 @@ void expect_ids(const char* op, const char* name, const Array& ids, int64_t limi
 void expect(const char* op, const char* name, const Array& array, std::vector<int64_t> shape,
             std::initializer_list<DType> allowed, bool last_stride_1 = true);
 
+[[noreturn]] void raise_memory(const char* op, const std::string& bytes);
 [[noreturn]] void raise_status(const char* op, Status status, int64_t workspace);
 
 template <class Args>
@@ -57,15 +58,18 @@ void call_kernel(const char* op, Status (*fn)(Context*, const Args*), int64_t (*
   if (!fn)
     throw std::runtime_error(std::string(op) + ": table '" + kernels()->name +
                              "' has no such kernel; choose another with GRISTMILL_ISA");
-  Status status;
+  Status status = Status::workspace;
   int64_t bytes;
+  bool enough;
   {
     py::gil_scoped_release release;
     Context ctx;
     make_context(&ctx, 0);
     bytes = workspace ? workspace(&args, ctx.threads) : 0;
-    status = make_context(&ctx, bytes) ? fn(&ctx, &args) : Status::workspace;
+    enough = make_context(&ctx, bytes);
+    if (enough) status = fn(&ctx, &args);
   }
+  if (!enough) raise_memory(op, std::to_string(bytes));
   if (status != Status::ok) raise_status(op, status, bytes);
 }
 

@@ -85,8 +85,7 @@ PYBIND11_MODULE(_C, m) {
     d["in_use"] = s.in_use, d["cached"] = s.cached, d["peak"] = s.peak;
     return d;
   });
-  m.def("memory_reset_peak", &memory_reset_peak);
-  m.def("memory_empty_cache", &memory_empty_cache);
+  m.def("memory_empty_cache", &memory_empty_cache, py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace gristmill

@@ -10,14 +10,22 @@ namespace {
 
 constexpr int64_t kHuge = int64_t{2} << 20;
 constexpr int kClasses = 4 * 48;
+constexpr int64_t kMost = int64_t{1} << 47;  // the address space of a process; the last class with a list
 
 struct FreeBlock {
   FreeBlock* next;
 };
 
 pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+pthread_once_t hooked = PTHREAD_ONCE_INIT;
 FreeBlock* free_lists[kClasses];
 MemoryStats stats;
+
+void take_lock() { pthread_mutex_lock(&lock); }
+void give_lock() { pthread_mutex_unlock(&lock); }
+
+// A fork waits until nobody is at the lists: the child would find them locked for ever by a thread it does not have.
+void hook_fork() { pthread_atfork(take_lock, give_lock, give_lock); }
 
 // Four classes per power of two: at most 25 % is given away.
 int size_class(int64_t bytes, int64_t* rounded) {
@@ -43,25 +51,27 @@ void* from_system(int64_t bytes) {
 }  // namespace
 
 void* memory_acquire(int64_t bytes) {
+  if (bytes < 0 || bytes > kMost) return nullptr;
+  pthread_once(&hooked, hook_fork);
   int64_t rounded;
   int k = size_class(bytes, &rounded);
-  pthread_mutex_lock(&lock);
+  take_lock();
   void* p = free_lists[k];
   if (p) {
     free_lists[k] = free_lists[k]->next;
     stats.cached -= rounded;
   }
-  pthread_mutex_unlock(&lock);
+  give_lock();
   if (!p) p = from_system(rounded);
   if (!p) {
     memory_empty_cache();
     p = from_system(rounded);
   }
   if (!p) return nullptr;
-  pthread_mutex_lock(&lock);
+  take_lock();
   stats.in_use += rounded;
   if (stats.in_use > stats.peak) stats.peak = stats.in_use;
-  pthread_mutex_unlock(&lock);
+  give_lock();
   return p;
 }
 
@@ -69,17 +79,17 @@ void memory_release(void* p, int64_t bytes) {
   if (!p) return;
   int64_t rounded;
   int k = size_class(bytes, &rounded);
-  pthread_mutex_lock(&lock);
+  take_lock();
   FreeBlock* block = static_cast<FreeBlock*>(p);
   block->next = free_lists[k];
   free_lists[k] = block;
   stats.in_use -= rounded;
   stats.cached += rounded;
-  pthread_mutex_unlock(&lock);
+  give_lock();
 }
 
 void memory_empty_cache() {
-  pthread_mutex_lock(&lock);
+  take_lock();
   for (FreeBlock*& head : free_lists)
     while (head) {
       FreeBlock* next = head->next;
@@ -87,20 +97,14 @@ void memory_empty_cache() {
       head = next;
     }
   stats.cached = 0;
-  pthread_mutex_unlock(&lock);
+  give_lock();
 }
 
 MemoryStats memory_stats() {
-  pthread_mutex_lock(&lock);
+  take_lock();
   MemoryStats copy = stats;
-  pthread_mutex_unlock(&lock);
+  give_lock();
   return copy;
-}
-
-void memory_reset_peak() {
-  pthread_mutex_lock(&lock);
-  stats.peak = stats.in_use;
-  pthread_mutex_unlock(&lock);
 }
 
 namespace {

@@ -13,7 +13,6 @@ void* memory_acquire(int64_t bytes);          // 64-byte aligned, uninitialised;
 void memory_release(void* p, int64_t bytes);  // same `bytes` as acquired
 void memory_empty_cache();
 MemoryStats memory_stats();
-void memory_reset_peak();
 
 // Scratch of one op call, kept per thread and grown on demand. Null when the system has no more.
 void* arena_workspace(int64_t bytes);

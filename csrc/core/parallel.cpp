@@ -19,10 +19,10 @@ constexpr int kSpins = 2000;  // some 20 microseconds: the gap between two kerne
 struct Job {
   void (*fn)(void*, int64_t);
   void* arg;
-  int64_t n;
 };
 
-Job job;
+Job job;                        // read only by those who have joined
+std::atomic<int64_t> count{0};  // its chunks; a worker that has not joined may look at it too
 std::atomic<int64_t> next_index{0};
 // generation << 16 | open << 15 | workers inside. A worker may join only while the job is open, so the caller never
 // waits for one that is still asleep.
@@ -33,6 +33,7 @@ std::atomic_flag busy = ATOMIC_FLAG_INIT;
 std::atomic<bool> stopping{false};
 pthread_t workers[kMaxThreads];
 int started = 0;
+int attempted = 0;  // more than `started` where the system refused: not asked again at every call
 std::atomic<int> wanted{0};
 thread_local bool inside_chunk = false;
 
@@ -52,7 +53,8 @@ void futex(std::atomic<uint32_t>* word, int op, uint32_t value) {
 
 void drain() {
   inside_chunk = true;
-  for (int64_t i; (i = next_index.fetch_add(1, std::memory_order_relaxed)) < job.n;) job.fn(job.arg, i);
+  for (int64_t i; (i = next_index.fetch_add(1, std::memory_order_relaxed)) < count.load(std::memory_order_relaxed);)
+    job.fn(job.arg, i);
   inside_chunk = false;
 }
 
@@ -71,7 +73,9 @@ void* worker(void*) {
       state.fetch_sub(1, std::memory_order_acq_rel);
     }
     seen = wake.load(std::memory_order_acquire);
-    if (state.load(std::memory_order_acquire) & kOpen && next_index.load(std::memory_order_relaxed) < job.n) continue;
+    if (state.load(std::memory_order_acquire) & kOpen &&
+        next_index.load(std::memory_order_relaxed) < count.load(std::memory_order_relaxed))
+      continue;
     for (int spin = 0; spin < kSpins && wake.load(std::memory_order_acquire) == seen; ++spin) relax();
     if (wake.load(std::memory_order_acquire) != seen) continue;
     sleepers.fetch_add(1);
@@ -92,7 +96,7 @@ void stop_workers() {
 
 // The child of a fork has no workers; the next call starts its own.
 void after_fork() {
-  started = 0;
+  started = attempted = 0;
   sleepers.store(0);
   state.store(0);
   busy.clear();
@@ -135,11 +139,13 @@ void pool_parallel_for(Context* ctx, int64_t n, void (*fn)(void*, int64_t), void
   }
   pthread_once(&hooked, hook_fork);
   int need = ctx->threads - 1;
-  if (need != started) {
+  if (need != attempted) {
     if (started) stop_workers();
+    attempted = need;
     while (started < need && pthread_create(&workers[started], nullptr, worker, nullptr) == 0) ++started;
   }
-  job = {fn, arg, n};
+  job = {fn, arg};
+  count.store(n, std::memory_order_relaxed);
   next_index.store(0, std::memory_order_relaxed);
   state.fetch_add((uint64_t{1} << 16) | kOpen, std::memory_order_acq_rel);
   wake.fetch_add(1);
