@@ -1,4 +1,4 @@
-// exp, log, tanh, sigmoid, sin and cos as fma polynomials: the same bits on every table, within 2-3 ulp of libm.
+// exp, log, tanh and sigmoid as fma polynomials: the same bits on every table, within 2-3 ulp of libm.
 // Range reduction as in Cody and Waite, "Software Manual for the Elementary Functions", 1980; coefficients are
 // Taylor and minimax series on the reduced ranges.
 #pragma once
@@ -95,33 +95,6 @@ inline vf vtanh(vf x) {
   vf big = vset(1.0f) - vset(2.0f) / (vexp(a + a) + vset(1.0f));
   big = vselect_gt(vzero(), x, -big, big);
   return vselect_gt(vset(0.625f), a, small, big);
-}
-
-// sin(pi x) and cos(pi x) for |x| <= 2^20.
-inline void vsincospi(vf x, vf* s, vf* c) {
-  vf q = vround(x + x);                                // quadrant
-  vf r = vfma(q, vset(-0.5f), x) * vset(3.14159265f);  // |r| <= pi/4
-  vf z = r * r;
-  vf ps = vset(-1.9515295891e-4f);
-  ps = vfma(ps, z, vset(8.3321608736e-3f));
-  ps = vfma(ps, z, vset(-1.6666654611e-1f));
-  vf sine = vfma(ps * z, r, r);
-  vf pc = vset(2.443315711809948e-5f);
-  pc = vfma(pc, z, vset(-1.388731625493765e-3f));
-  pc = vfma(pc, z, vset(4.166664568298827e-2f));
-  vf cosine = vfma(pc * z, z, vfma(z, vset(-0.5f), vset(1.0f)));
-  float qs[W], ss[W], cs[W], so[W], co[W];
-  vstore(qs, q);
-  vstore(ss, sine);
-  vstore(cs, cosine);
-  for (int i = 0; i < W; ++i) {
-    int32_t k = static_cast<int32_t>(qs[i]) & 3;
-    float sv = (k & 1) ? cs[i] : ss[i], cv = (k & 1) ? ss[i] : cs[i];
-    so[i] = (k & 2) ? -sv : sv;
-    co[i] = (k == 1 || k == 2) ? -cv : cv;
-  }
-  *s = vload(so);
-  *c = vload(co);
 }
 
 }  // namespace gristmill::GM_ISA

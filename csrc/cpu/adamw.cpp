@@ -1,6 +1,4 @@
 // Adam with decoupled weight decay. Loshchilov and Hutter, ICLR 2019, algorithm 2.
-#include <initializer_list>
-
 #include "cpu/rows.h"
 
 namespace gristmill::GM_ISA {
@@ -9,7 +7,9 @@ int64_t adamw_workspace(const AdamwArgs*, int32_t) { return 0; }
 
 Status adamw(Context* ctx, const AdamwArgs* a) {
   for (const View& v : {a->param, a->m, a->v, a->grad})
-    if (v.dtype != DType::f32 || (v.strides[0] != 1 && a->n > 1)) return Status::unsupported;
+    if (v.dtype != DType::f32) return Status::unsupported;
+  if (!unit_stride(0, a->n, {a->param, a->m, a->v, a->grad})) return Status::unsupported;
+  if (a->param.accumulate || a->m.accumulate || a->v.accumulate) return Status::unsupported;
   for_rows(ctx, (a->n + W - 1) / W, 1024, [=](int64_t first, int64_t last) {
     float lr = a->step[0];
     vf scale = vset(a->step[1]), b1 = vset(a->beta1), b2 = vset(a->beta2);

@@ -39,6 +39,7 @@ int64_t cross_entropy_forward_workspace(const CrossEntropyForwardArgs*, int32_t)
 int64_t cross_entropy_backward_workspace(const CrossEntropyBackwardArgs*, int32_t) { return 0; }
 
 Status cross_entropy_forward(Context* ctx, const CrossEntropyForwardArgs* a) {
+  if (!unit_stride(1, a->V, {a->logits}) || a->lse.accumulate) return Status::unsupported;
   return by_type(a->logits.dtype, [&](auto type) {
     using T = decltype(type);
     for_rows(ctx, a->rows, 4, [=](int64_t first, int64_t last) {
@@ -48,7 +49,9 @@ Status cross_entropy_forward(Context* ctx, const CrossEntropyForwardArgs* a) {
         float lse = log_sum_exp(x, a->V), own[W] = {};
         if (target >= 0) vstore(own, vload_n(x + target, 1));
         if (a->lse.data) static_cast<float*>(a->lse.data)[i * a->lse.strides[0]] = lse;
-        static_cast<float*>(a->losses.data)[i * a->losses.strides[0]] = target >= 0 ? lse - own[0] : 0.0f;
+        float loss = target >= 0 ? lse - own[0] : 0.0f;
+        float* out = static_cast<float*>(a->losses.data) + i * a->losses.strides[0];
+        *out = a->losses.accumulate ? *out + loss : loss;
       }
     });
     return Status::ok;
@@ -58,12 +61,18 @@ Status cross_entropy_forward(Context* ctx, const CrossEntropyForwardArgs* a) {
 // (softmax - one hot) * dloss; zero where the target is ignored.
 Status cross_entropy_backward(Context* ctx, const CrossEntropyBackwardArgs* a) {
   if (a->dlogits.dtype != a->logits.dtype) return Status::unsupported;
+  if (!unit_stride(1, a->V, {a->dlogits, a->logits})) return Status::unsupported;
   return by_type(a->logits.dtype, [&](auto type) {
     using T = decltype(type);
     for_rows(ctx, a->rows, 4, [=](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) {
         int32_t target = static_cast<const int32_t*>(a->targets.data)[i * a->targets.strides[0]];
-        float scale = target >= 0 ? static_cast<const float*>(a->dlosses.data)[i * a->dlosses.strides[0]] : 0.0f;
+        if (target < 0) {  // not by a factor 0: the logits may be infinite
+          T* d = row_of<T>(a->dlogits, i);
+          for (int64_t j = 0; j < a->V && !a->dlogits.accumulate; ++j) d[j] = T{};
+          continue;
+        }
+        float scale = static_cast<const float*>(a->dlosses.data)[i * a->dlosses.strides[0]];
         vf lse = vset(static_cast<const float*>(a->lse.data)[i * a->lse.strides[0]]);
         for (int64_t j = 0; j < a->V; j += W) {
           int64_t n = a->V - j;

@@ -7,7 +7,7 @@ namespace gristmill::GM_ISA {
 int64_t dropout_workspace(const DropoutArgs*, int32_t) { return 0; }
 
 Status dropout(Context* ctx, const DropoutArgs* a) {
-  if (a->out.dtype != a->x.dtype) return Status::unsupported;
+  if (a->out.dtype != a->x.dtype || !unit_stride(0, a->n, {a->out, a->x})) return Status::unsupported;
   return by_type(a->x.dtype, [&](auto type) {
     using T = decltype(type);
     for_rows(ctx, (a->n + W - 1) / W, 256, [=](int64_t first, int64_t last) {

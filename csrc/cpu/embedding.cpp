@@ -7,6 +7,7 @@ int64_t embedding_forward_workspace(const EmbeddingForwardArgs*, int32_t) { retu
 int64_t embedding_backward_workspace(const EmbeddingBackwardArgs*, int32_t) { return 0; }
 
 Status embedding_forward(Context* ctx, const EmbeddingForwardArgs* a) {
+  if (!unit_stride(1, a->cols, {a->out, a->weight})) return Status::unsupported;
   return by_type(a->weight.dtype, [&](auto in) {
     return by_type(a->out.dtype, [&](auto out) {
       using X = decltype(in);
@@ -25,7 +26,7 @@ Status embedding_forward(Context* ctx, const EmbeddingForwardArgs* a) {
 
 // Blocks of columns are independent, so threads share no sum.
 Status embedding_backward(Context* ctx, const EmbeddingBackwardArgs* a) {
-  if (a->dweight.dtype != DType::f32) return Status::unsupported;
+  if (a->dweight.dtype != DType::f32 || !unit_stride(1, a->cols, {a->dweight, a->dout})) return Status::unsupported;
   return by_type(a->dout.dtype, [&](auto type) {
     using T = decltype(type);
     for_rows(ctx, a->cols, 64, [=](int64_t first, int64_t last) {

@@ -47,7 +47,7 @@ int64_t random_workspace(const RandomArgs*, int32_t) { return 0; }
 int64_t orthogonal_workspace(const OrthogonalArgs*, int32_t) { return 0; }
 
 Status random(Context* ctx, const RandomArgs* a) {
-  if (a->out.strides[0] != 1 && a->n > 1) return Status::unsupported;
+  if (!unit_stride(0, a->n, {a->out})) return Status::unsupported;
   return by_type(a->out.dtype, [&](auto type) {
     using T = decltype(type);
     for_rows(ctx, (a->n + W - 1) / W, 256, [=](int64_t first, int64_t last) {
@@ -61,7 +61,7 @@ Status random(Context* ctx, const RandomArgs* a) {
 
 // Modified Gram-Schmidt, each vector against all before it, twice (Giraud et al., 2005: twice is enough).
 Status orthogonal(Context*, const OrthogonalArgs* a) {
-  if (a->out.dtype != DType::f32) return Status::unsupported;
+  if (a->out.dtype != DType::f32 || a->out.accumulate) return Status::unsupported;
   bool by_rows = a->rows <= a->cols;
   int64_t count = by_rows ? a->rows : a->cols, length = by_rows ? a->cols : a->rows;
   int64_t between = by_rows ? a->cols : 1, step = by_rows ? 1 : a->cols;

@@ -6,6 +6,8 @@ namespace gristmill::GM_ISA {
 int64_t rmsnorm_forward_workspace(const RmsnormForwardArgs*, int32_t) { return 0; }
 
 Status rmsnorm_forward(Context* ctx, const RmsnormForwardArgs* a) {
+  if (!unit_stride(1, a->cols, {a->out, a->x}) || !unit_stride(0, a->cols, {a->weight})) return Status::unsupported;
+  if (a->rstd.accumulate) return Status::unsupported;
   return by_type(a->x.dtype, [&](auto in) {
     return by_type(a->out.dtype, [&](auto out) {
       using X = decltype(in);
@@ -40,6 +42,8 @@ int64_t rmsnorm_backward_workspace(const RmsnormBackwardArgs* a, int32_t) {
 
 // dx = r (w dy - x r^2 mean(w dy x)), dweight = sum over rows of dy x r.
 Status rmsnorm_backward(Context* ctx, const RmsnormBackwardArgs* a) {
+  if (!unit_stride(1, a->cols, {a->dx, a->dout, a->x})) return Status::unsupported;
+  if (!unit_stride(0, a->cols, {a->dweight, a->weight})) return Status::unsupported;
   if (ctx->workspace_bytes < rmsnorm_backward_workspace(a, 1)) return Status::workspace;
   float* partial = static_cast<float*>(ctx->workspace);
   Status s = by_type(a->x.dtype, [&](auto in) {

@@ -36,6 +36,7 @@ int64_t rope_workspace(const RopeArgs*, int32_t) { return 0; }
 
 Status rope(Context* ctx, const RopeArgs* a) {
   if (a->out.dtype != a->x.dtype || a->D % 2 || a->D > 1024) return Status::unsupported;
+  if (!unit_stride(3, a->D, {a->out, a->x}) || !unit_stride(1, a->D / 2, {a->cos, a->sin})) return Status::unsupported;
   return by_type(a->x.dtype, [&](auto type) {
     using T = decltype(type);
     for_rows(ctx, a->B * a->T, 16, [=](int64_t first, int64_t last) {

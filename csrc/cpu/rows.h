@@ -1,5 +1,7 @@
 // What the row-wise kernels share: a typed row of a View, and rows handed out in fixed chunks.
 #pragma once
+#include <initializer_list>
+
 #include "core/math.h"
 #include "cpu/table.h"
 
@@ -17,6 +19,13 @@ inline Status by_type(DType t, F f) {
   if (t == DType::f32) return f(float{});
   if (t == DType::bf16) return f(uint16_t{});
   return Status::unsupported;
+}
+
+// Whether the n elements along a dimension lie side by side, as vector loads take them.
+inline bool unit_stride(int dimension, int64_t n, std::initializer_list<View> views) {
+  for (const View& v : views)
+    if (v.data && n > 1 && v.strides[dimension] != 1) return false;
+  return true;
 }
 
 template <class F>

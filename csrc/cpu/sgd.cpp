@@ -7,6 +7,8 @@ int64_t sgd_workspace(const SgdArgs*, int32_t) { return 0; }
 
 Status sgd(Context* ctx, const SgdArgs* a) {
   if (a->param.dtype != DType::f32 || a->grad.dtype != DType::f32) return Status::unsupported;
+  if (!unit_stride(0, a->n, {a->param, a->velocity, a->grad})) return Status::unsupported;
+  if (a->param.accumulate || a->velocity.accumulate) return Status::unsupported;
   if (a->momentum != 0.0f && !a->velocity.data) return Status::unsupported;
   for_rows(ctx, (a->n + W - 1) / W, 1024, [=](int64_t first, int64_t last) {
     vf lr = vset(a->step[0]), scale = vset(a->step[1]), mu = vset(a->momentum), decay = vset(a->weight_decay);

@@ -8,6 +8,7 @@ int64_t swiglu_backward_workspace(const SwigluBackwardArgs*, int32_t) { return 0
 
 Status swiglu_forward(Context* ctx, const SwigluForwardArgs* a) {
   if (a->out.dtype != a->gate.dtype || a->up.dtype != a->gate.dtype) return Status::unsupported;
+  if (!unit_stride(1, a->cols, {a->out, a->gate, a->up})) return Status::unsupported;
   return by_type(a->gate.dtype, [&](auto type) {
     using T = decltype(type);
     for_rows(ctx, a->rows, 16, [=](int64_t first, int64_t last) {
@@ -25,6 +26,7 @@ Status swiglu_forward(Context* ctx, const SwigluForwardArgs* a) {
 Status swiglu_backward(Context* ctx, const SwigluBackwardArgs* a) {
   DType t = a->gate.dtype;
   if (a->dgate.dtype != t || a->dup.dtype != t || a->dout.dtype != t || a->up.dtype != t) return Status::unsupported;
+  if (!unit_stride(1, a->cols, {a->dgate, a->dup, a->dout, a->gate, a->up})) return Status::unsupported;
   return by_type(t, [&](auto type) {
     using T = decltype(type);
     for_rows(ctx, a->rows, 16, [=](int64_t first, int64_t last) {

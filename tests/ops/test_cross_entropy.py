@@ -142,3 +142,20 @@ def test_a_target_outside_the_vocabulary_is_an_error() -> None:
     targets = _C.from_numpy(np.array([1, 5], np.int32))
     with pytest.raises(IndexError, match=r"targets\[1\] is 5"):
         _C.cross_entropy_forward(_C.empty((2,)), None, _C.empty((2, 5)), targets)
+
+
+@pytest.mark.parametrize("name", _C.tables())
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_ignored_row_has_no_gradient_whatever_its_logits(name: str, dtype: str) -> None:
+    x = np.zeros((3, 20))
+    x[0, 3], x[1, 4], x[2, 5] = np.inf, np.nan, -np.inf
+    for start in (None, np.ones(x.shape)):
+        out = wanted(x.shape, dtype, "gaps", start)
+        given_rows = given(x, dtype), given(np.full(3, -1), "int32")
+        with np.errstate(invalid="ignore"):  # the twin's lse is NaN too
+            one = backward_case(np.random.default_rng(25), "ignored", *given_rows, out)
+        with table(name):
+            got = out.read(one.run()["dlogits"])
+        np.testing.assert_array_equal(
+            got, given(np.zeros(x.shape) if start is None else start, dtype).read()
+        )

@@ -150,3 +150,16 @@ def test_dx_without_dweight_is_an_error() -> None:
     targets = _C.from_numpy(np.zeros(2, np.int32))
     with pytest.raises(ValueError, match="both dx and dweight, or neither"):
         _C.linear_cross_entropy(_C.empty((2,)), x, None, x, w, targets, 1.0, "float32")
+
+
+@pytest.mark.parametrize("name", _C.tables())
+def test_no_rows_have_no_gradient(name: str) -> None:
+    x, w, targets = _C.empty((0, 3)), _C.empty((4, 3)), _C.from_numpy(np.zeros(0, np.int32))
+    for add, left in ((False, 0), (True, 7)):
+        dweight = _C.from_numpy(np.full((4, 3), 7, np.float32))
+        out = dweight.accumulating() if add else dweight
+        with table(name):
+            _C.linear_cross_entropy(
+                _C.empty((0,)), _C.empty((0, 3)), out, x, w, targets, 1.0, "float32"
+            )
+        assert (dweight.numpy() == left).all()
