@@ -32,7 +32,7 @@ struct Context {
 // F(type, name, meaning). Shapes name the sizes below them; strides[i] belongs to the i-th dimension of the shape.
 
 #define GM_MATMUL(F) \
-  F(View, out, "(batch, M, N) f32|bf16")  F(View, a, "(batch, M, K) f32|bf16, any strides")  F(View, b, "(batch, K, N) f32|bf16, any strides") \
+  F(View, out, "(batch, M, N) f32|bf16, last stride 1")  F(View, a, "(batch, M, K) f32|bf16, any strides")  F(View, b, "(batch, K, N) f32|bf16, any strides") \
   F(int64_t, batch, "")  F(int64_t, M, "")  F(int64_t, N, "")  F(int64_t, K, "") \
   F(DType, compute, "f32: bf16 inputs are widened; bf16: f32 inputs are rounded while packing. Sums are f32 in both")
 
@@ -41,10 +41,10 @@ struct Context {
   F(int64_t, N, "")  F(int64_t, K, "")  F(DType, compute, "as the matmul that will use it")
 
 #define GM_ATTENTION_FORWARD(F) \
-  F(View, out, "(B, T, H, D) f32|bf16")  F(View, lse, "(B, H, T) f32: log-sum-exp of each row's scaled scores; may be null") \
+  F(View, out, "(B, T, H, D) f32|bf16")  F(View, lse, "(B, H, T) f32: log-sum-exp of each row's scaled scores; may be null; never added to") \
   F(View, q, "(B, T, H, D) last stride 1")  F(View, k, "(B, S, G, D) last stride 1")  F(View, v, "(B, S, G, D) last stride 1") \
   F(View, start, "(B) i64: absolute position of query 0 in the keys; null: S - T") \
-  F(int64_t, B, "") F(int64_t, T, "queries") F(int64_t, S, "keys") F(int64_t, H, "query heads") F(int64_t, G, "key/value heads, H % G == 0") F(int64_t, D, "") \
+  F(int64_t, B, "") F(int64_t, T, "queries") F(int64_t, S, "keys, at least 1") F(int64_t, H, "query heads") F(int64_t, G, "key/value heads, H % G == 0") F(int64_t, D, "1 to 256") \
   F(float, scale, "usually 1/sqrt(D)")  F(int32_t, causal, "1: query at position p sees keys 0..p; 0: all S keys")
 
 #define GM_ATTENTION_BACKWARD(F) \
@@ -55,7 +55,7 @@ struct Context {
   F(float, scale, "")  F(int32_t, causal, "")
 
 #define GM_RMSNORM_FORWARD(F) \
-  F(View, out, "(rows, cols) f32|bf16, last stride 1") F(View, rstd, "(rows) f32, kept for backward; may be null") \
+  F(View, out, "(rows, cols) f32|bf16, last stride 1") F(View, rstd, "(rows) f32, kept for backward; may be null; never added to") \
   F(View, x, "(rows, cols) f32|bf16, last stride 1") F(View, weight, "(cols) f32") \
   F(int64_t, rows, "") F(int64_t, cols, "") F(float, eps, "")
 
@@ -84,7 +84,7 @@ struct Context {
 #define GM_ROPE(F) \
   F(View, out, "(B, T, H, D) f32|bf16, last stride 1; may be x itself unless interleaved") F(View, x, "(B, T, H, D) last stride 1") \
   F(View, cos, "(positions, D/2) f32") F(View, sin, "(positions, D/2) f32") F(View, start, "(B) i64: position of row 0; null: 0") \
-  F(int64_t, B, "") F(int64_t, T, "") F(int64_t, H, "") F(int64_t, D, "even") F(int64_t, positions, "start + T <= positions") \
+  F(int64_t, B, "") F(int64_t, T, "") F(int64_t, H, "") F(int64_t, D, "even, at most 1024") F(int64_t, positions, "start + T <= positions") \
   F(int32_t, inverse, "1: rotate back (the backward pass)") \
   F(int32_t, interleaved, "1: x has pairs (2i, 2i+1) as GGUF stores them; out always has halves (i, i + D/2) as Hugging Face does")
 
@@ -97,7 +97,7 @@ struct Context {
   F(int64_t, rows, "") F(int64_t, cols, "") F(int64_t, V, "")
 
 #define GM_CROSS_ENTROPY_FORWARD(F) \
-  F(View, losses, "(rows) f32, 0 where the target is ignored") F(View, lse, "(rows) f32, kept for backward; may be null") \
+  F(View, losses, "(rows) f32, 0 where the target is ignored") F(View, lse, "(rows) f32, kept for backward; may be null; never added to") \
   F(View, logits, "(rows, V) f32|bf16, last stride 1") F(View, targets, "(rows) i32; below 0: ignored") \
   F(int64_t, rows, "") F(int64_t, V, "")
 
@@ -115,11 +115,11 @@ struct Context {
 
 #define GM_DROPOUT(F) \
   F(View, out, "(n) f32|bf16, contiguous") F(View, x, "(n) f32|bf16, contiguous; dout in the backward pass: the mask is the same") \
-  F(const uint64_t*, key, "[seed, stream]: element i is kept when uniform(seed, stream, i) >= p, and divided by 1 - p") \
+  F(const uint64_t*, key, "[seed, stream]: element i is kept when uniform(seed, stream, i) >= p, times the float32 1 / (1 - p)") \
   F(int64_t, n, "") F(float, p, "0 <= p < 1")
 
 #define GM_ELEMENTWISE(F) \
-  F(View, out, "(n0, n1, n2, n3) any dtype, any strides") F(View, a, "(n0, n1, n2, n3), stride 0 broadcasts") F(View, b, "the same; null: the number alpha") \
+  F(View, out, "(n0, n1, n2, n3) any dtype, any strides") F(View, a, "(n0, n1, n2, n3), stride 0 broadcasts") F(View, b, "the same; null: the number alpha; ops of one operand take none") \
   F(int64_t, n0, "") F(int64_t, n1, "") F(int64_t, n2, "") F(int64_t, n3, "") \
   F(int32_t, op, "enum Elementwise") F(float, alpha, "second operand when b is null")
 

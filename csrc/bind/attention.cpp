@@ -14,6 +14,7 @@ void check(const char* op, const Array& q, const Array& k, const Array& v, const
   auto fail = [&](const std::string& why) { throw py::value_error(std::string(op) + ": " + why); };
   if (G < 1 || H % G)
     fail(std::to_string(H) + " query heads are not a multiple of " + std::to_string(G) + " key heads");
+  if (S < 1) fail("0 keys, at least 1 is needed");
   if (q.shape[3] < 1 || q.shape[3] > 256) fail("head dim " + std::to_string(q.shape[3]) + ", allowed is 1 to 256");
   if (start) {
     expect(op, "start", *start, {q.shape[0]}, {DType::i64}, false);

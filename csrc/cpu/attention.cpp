@@ -1,7 +1,5 @@
 // Attention over blocks of keys with a running softmax; no (T, S) matrix exists. Dao, "FlashAttention-2", 2023.
 // A query's bits depend on its own keys alone: blocks start at key 0, and a key it may not see counts exactly nothing.
-#include <initializer_list>
-
 #include "cpu/rows.h"
 
 namespace gristmill::GM_ISA {
@@ -45,6 +43,27 @@ void product(float* c, int64_t ldc, const float* a, int64_t ar, int64_t ak, cons
   }
 }
 
+struct Span {
+  int64_t first, last;
+};
+
+// The same where row i takes only the part span(i) of k, whose ends never fall from row to row: what lies outside may
+// be infinite, and 0 times that is NaN. Rows go together as far as they share k, so each element is the same chain.
+template <class F>
+void stairs(float* c, int64_t ldc, const float* a, int64_t ar, int64_t ak, const float* b, int64_t ldb, int64_t m,
+            int64_t n, const F& span) {
+  auto part = [=](int64_t row, int64_t rows, int64_t k0, int64_t k1) {
+    if (k0 < k1) product(c + row * ldc, ldc, a + row * ar + k0 * ak, ar, ak, b + k0 * ldb, ldb, rows, n, k1 - k0);
+  };
+  for (int64_t i = 0; i < m; i += kRows) {
+    int64_t rows = m - i < kRows ? m - i : kRows;
+    Span shared{span(i + rows - 1).first, span(i).last};
+    for (int64_t r = 0; r < rows; ++r) part(i + r, 1, span(i + r).first, shared.first);
+    part(i, rows, shared.first, shared.last);
+    for (int64_t r = 0; r < rows; ++r) part(i + r, 1, shared.last, span(i + r).last);
+  }
+}
+
 int64_t padded(int64_t d) { return (d + W - 1) / W * W; }
 
 template <class T>
@@ -79,11 +98,22 @@ int64_t seen(const A* a, int64_t b, int64_t t) {
   return n < a->S ? n : a->S;
 }
 
+// How many keys of the block at k0 each of the queries t0.. sees; true when all see all of it.
+template <class A>
+bool visible_keys(const A* a, int64_t b, int64_t t0, int64_t n, int64_t k0, int64_t* visible) {
+  for (int64_t i = 0; i < n; ++i) {
+    int64_t v = seen(a, b, t0 + i) - k0;
+    visible[i] = v < 0 ? 0 : v < KB ? v : KB;
+  }
+  return visible[0] == KB;
+}
+
 template <class T>
 void forward_block(const AttentionForwardArgs* a, int64_t b, int64_t h, int64_t t0, int64_t n) {
   int64_t D = a->D, P = padded(D), g = h / (a->H / a->G);
   alignas(64) float q[QB * kMaxD], o[QB * kMaxD], k[KB * kMaxD], kt[kMaxD * KB], s[QB * KB];
   float m[QB], l[QB];
+  int64_t visible[QB];
   gather<T>(q, a->q, b, h, t0, n, a->T, D);
   for (int64_t i = 0; i < n * P; ++i) o[i] = 0.0f;
   for (int64_t i = 0; i < n; ++i) m[i] = -INFINITY, l[i] = 0.0f;
@@ -94,14 +124,11 @@ void forward_block(const AttentionForwardArgs* a, int64_t b, int64_t h, int64_t 
     gather<T>(k, a->v, b, g, k0, KB, keys, D);
     for (int64_t i = 0; i < n * KB; ++i) s[i] = 0.0f;
     product(s, KB, q, P, 1, kt, KB, n, KB, D);
+    bool all = visible_keys(a, b, t0, n, k0, visible);
     for (int64_t i = 0; i < n; ++i) {
-      int64_t visible = seen(a, b, t0 + i) - k0;
-      if (visible <= 0) {
-        for (int64_t j = 0; j < KB; ++j) s[i * KB + j] = 0.0f;
-        continue;
-      }
+      if (visible[i] == 0) continue;
       vf best = vset(-INFINITY);
-      for (int64_t j = 0; j < KB; ++j) s[i * KB + j] = j < visible ? s[i * KB + j] * a->scale : -INFINITY;
+      for (int64_t j = 0; j < KB; ++j) s[i * KB + j] = j < visible[i] ? s[i * KB + j] * a->scale : -INFINITY;
       for (int64_t j = 0; j < KB; j += W) best = vmax(best, vload(s + i * KB + j));
       float top = vhmax(best);
       top = top > m[i] ? top : m[i];
@@ -117,7 +144,10 @@ void forward_block(const AttentionForwardArgs* a, int64_t b, int64_t h, int64_t 
       m[i] = top;
       for (int64_t d = 0; d < P; d += W) vstore(o + i * P + d, vload(o + i * P + d) * vset(shrink[0]));
     }
-    product(o, P, s, KB, 1, k, P, n, P, KB);
+    if (all)
+      product(o, P, s, KB, 1, k, P, n, P, KB);
+    else
+      stairs(o, P, s, KB, 1, k, P, n, P, [&](int64_t i) { return Span{0, visible[i]}; });
   }
   for (int64_t i = 0; i < n; ++i) {
     T* out = const_cast<T*>(at<T>(a->out, b, t0 + i, h));
@@ -136,6 +166,7 @@ void backward_group(const AttentionBackwardArgs* a, int64_t b, int64_t g, float*
   int64_t D = a->D, P = padded(D), group = a->H / a->G;
   alignas(64) float q[QB * kMaxD], dy[QB * kMaxD], k[KB * kMaxD], kt[kMaxD * KB], v[KB * kMaxD], vt[kMaxD * KB];
   alignas(64) float dk[KB * kMaxD], dv[KB * kMaxD], s[QB * KB], ds[QB * KB];
+  int64_t visible[QB], from[KB];  // keys of the block that query i sees; first query that sees key j
   for (int64_t i = 0; i < group * a->T * P; ++i) dq_all[i] = 0.0f;
   int64_t keys = a->T > 0 ? seen(a, b, a->T - 1) : 0;
   for (int64_t k0 = 0; k0 < a->S; k0 += KB) {
@@ -161,17 +192,25 @@ void backward_group(const AttentionBackwardArgs* a, int64_t b, int64_t g, float*
           const View& e = a->lse;
           vf lse =
               vset(static_cast<const float*>(e.data)[b * e.strides[0] + h * e.strides[1] + (t0 + i) * e.strides[2]]);
-          int64_t visible = seen(a, b, t0 + i) - k0;
-          for (int64_t j = visible > 0 ? visible : 0; j < KB; ++j) s[i * KB + j] = -INFINITY;
           for (int64_t j = 0; j < KB; j += W) {
             vf p = vexp(vload(s + i * KB + j) * scale - lse);
             vstore(s + i * KB + j, p);
             vstore(ds + i * KB + j, p * (vload(ds + i * KB + j) - delta) * scale);
           }
         }
-        product(dq_all + ((h - g * group) * a->T + t0) * P, P, ds, KB, 1, k, P, n, P, KB);
-        product(dv, P, s, 1, KB, dy, P, KB, P, n);
-        product(dk, P, ds, 1, KB, q, P, KB, P, n);
+        float* dq = dq_all + ((h - g * group) * a->T + t0) * P;
+        if (visible_keys(a, b, t0, n, k0, visible)) {
+          product(dq, P, ds, KB, 1, k, P, n, P, KB);
+          product(dv, P, s, 1, KB, dy, P, KB, P, n);
+          product(dk, P, ds, 1, KB, q, P, KB, P, n);
+          continue;
+        }
+        for (int64_t j = 0, i = 0; j < KB; from[j++] = i)
+          while (i < n && visible[i] <= j) ++i;
+        auto queries = [&](int64_t j) { return Span{from[j], n}; };
+        stairs(dq, P, ds, KB, 1, k, P, n, P, [&](int64_t i) { return Span{0, visible[i]}; });
+        stairs(dv, P, s, 1, KB, dy, P, KB, P, queries);
+        stairs(dk, P, ds, 1, KB, q, P, KB, P, queries);
       }
     for (int64_t j = 0; j < KB && k0 + j < a->S; ++j)
       for (int64_t d = 0; d < D; d += W) {
@@ -189,8 +228,8 @@ void backward_group(const AttentionBackwardArgs* a, int64_t b, int64_t g, float*
 template <class A>
 bool supported(const A* a, std::initializer_list<View> views) {
   for (const View& v : views)
-    if (v.dtype != a->q.dtype || (v.strides[3] != 1 && a->D > 1)) return false;
-  return a->D <= kMaxD && a->G > 0 && a->H % a->G == 0;
+    if (v.dtype != a->q.dtype) return false;
+  return unit_stride(3, a->D, views) && a->D <= kMaxD && a->G > 0 && a->H % a->G == 0;
 }
 
 }  // namespace
@@ -198,7 +237,7 @@ bool supported(const A* a, std::initializer_list<View> views) {
 int64_t attention_forward_workspace(const AttentionForwardArgs*, int32_t) { return 0; }
 
 Status attention_forward(Context* ctx, const AttentionForwardArgs* a) {
-  if (!supported(a, {a->out, a->q, a->k, a->v})) return Status::unsupported;
+  if (!supported(a, {a->out, a->q, a->k, a->v}) || a->lse.accumulate) return Status::unsupported;
   return by_type(a->q.dtype, [&](auto type) {
     using T = decltype(type);
     int64_t blocks = (a->T + QB - 1) / QB;

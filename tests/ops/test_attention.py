@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from cases import UB, Case, Floats, Operand, U, gamma, given, wanted
-from oracle import check_gradient, same_bytes, table, verify
+from oracle import Outputs, check_gradient, same_bytes, table, verify
 
 from gristmill.backend import _C
 from gristmill.ops.attention import reference_backward, reference_forward
@@ -296,3 +296,48 @@ def test_what_does_not_fit_is_an_error(
     where = None if start is None else _C.from_numpy(np.array([start]))
     with pytest.raises(ValueError, match=message):
         _C.attention_forward(q, None, q, kv, kv, where, 1.0, True)
+
+
+@pytest.mark.parametrize("name", _C.tables())
+@pytest.mark.parametrize("worst", [np.inf, np.nan])
+@pytest.mark.parametrize(("T", "where"), [(2, 1), (70, 66), (70, 30), (130, 129), (130, 64)])
+def test_a_key_behind_a_query_counts_nothing(name: str, worst: float, T: int, where: int) -> None:
+    """One position with infinite k, v, q and dout: queries before it, and the gradients of keys
+    after it, keep their bits."""
+    s = Setting(1, T, T, 2, 1, 24)
+    one, back = forward_case(s), backward_case(s)
+    with table(name):
+        clean, grads = one.run(), back.run()
+        for case, spoilt in ((one, ("k", "v")), (back, ("k", "v")), (back, ("q", "dout"))):
+            saved = {n: case.arguments[n].storage.copy() for n in spoilt}
+            for n in spoilt:
+                case.arguments[n].read()[:, where] = worst
+            got = case.run()
+            for n in spoilt:
+                case.arguments[n].storage[:] = saved[n]
+            compare_unspoilt(case, spoilt, got, clean if case is one else grads, where)
+
+
+def compare_unspoilt(
+    case: Case, spoilt: tuple[str, ...], got: Outputs, clean: Outputs, where: int
+) -> None:
+    """Spoilt keys: what comes from earlier queries. Spoilt queries: what comes from later ones."""
+    keys = "v" in spoilt
+    for n, operand in case.outputs().items():
+        a, b = (operand.read(x[n]) for x in (got, clean))
+        if n == "lse":
+            a, b = a[..., :where], b[..., :where]
+        elif n in ("out", "dq"):
+            rows = slice(None, where) if keys else [i for i in range(a.shape[1]) if i != where]
+            a, b = a[:, rows], b[:, rows]
+        elif not keys:
+            a, b = a[:, where + 1 :], b[:, where + 1 :]
+        else:
+            continue
+        same_bytes(f"{case} {n}", {n: a}, {n: b})
+
+
+def test_no_keys_at_all_are_an_error() -> None:
+    q, kv = _C.empty((1, 2, 1, 8)), _C.empty((1, 0, 1, 8))
+    with pytest.raises(ValueError, match="0 keys, at least 1 is needed"):
+        _C.attention_forward(q, None, q, kv, kv, None, 1.0, False)
