@@ -15,6 +15,8 @@ int32_t op_from(const std::string& name) {
   throw py::value_error("elementwise: op '" + name + "' is not one of " + all);
 }
 
+bool takes_two(Elementwise op) { return op >= Elementwise::add && op <= Elementwise::maximum; }
+
 // With ones in front up to the contract's four dimensions.
 Array padded(const Array& a) {
   Array p = a;
@@ -31,11 +33,14 @@ GM_BIND(elementwise) {
         const char* name = "elementwise";
         expect(name, "a", a, out.shape, {}, false);
         if (b) expect(name, "b", *b, out.shape, {}, false);
+        int32_t kind = op_from(op);
+        if (b && !takes_two(static_cast<Elementwise>(kind)))
+          throw py::value_error("elementwise: " + op + " takes one operand; give None for b");
         Array o = padded(out), x = padded(a);
         std::optional<Array> y;
         if (b) y = padded(*b);
-        ElementwiseArgs args{output(name, o), view(x),    view(y),     o.shape[0], o.shape[1],
-                             o.shape[2],      o.shape[3], op_from(op), alpha};
+        ElementwiseArgs args{output(name, o), view(x),    view(y), o.shape[0], o.shape[1],
+                             o.shape[2],      o.shape[3], kind,    alpha};
         GM_CALL(elementwise, args);
       },
       py::arg("out"), py::arg("a"), py::arg("b"), py::arg("op"), py::arg("alpha"),

@@ -33,8 +33,10 @@ Array pack(const Array& b, const std::string& compute) {
 
 const void* packed_for(const Array& packed, const Array& b, DType compute) {
   PackHeader wanted = header_of(b, compute);
-  if (packed.dtype != DType::u8 || packed.size() < static_cast<int64_t>(sizeof wanted) || b.shape[0] != 1 ||
-      std::memcmp(packed.data, &wanted, offsetof(PackHeader, compute) + sizeof(DType)))
+  MatmulPackArgs a{{}, {}, wanted.N, wanted.K, compute};
+  bool whole = kernels()->matmul_pack_workspace && packed.dtype == DType::u8 && packed.contiguous() &&
+               packed.size() == static_cast<int64_t>(sizeof wanted) + kernels()->matmul_pack_workspace(&a, 1);
+  if (!whole || b.shape[0] != 1 || std::memcmp(packed.data, &wanted, offsetof(PackHeader, compute) + sizeof(DType)))
     throw py::value_error("matmul: packed was not made by table '" + std::string(kernels()->name) +
                           "' from a b of shape " + shape_string(b.shape) +
                           " for this compute type; call matmul_pack again");

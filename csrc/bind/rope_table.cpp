@@ -13,7 +13,8 @@ GM_BIND(rope_table) {
         expect("rope_table", "sin", sin, cos.shape, {DType::f32});
         if (!cos.contiguous() || !sin.contiguous()) throw py::value_error("rope_table: cos and sin must be contiguous");
         runtime::rope_table(static_cast<float>(theta), 2 * cos.shape[1], cos.shape[0],
-                            reinterpret_cast<float*>(cos.data), reinterpret_cast<float*>(sin.data));
+                            static_cast<float*>(output("rope_table", cos).data),
+                            static_cast<float*>(output("rope_table", sin).data));
       },
       py::arg("cos"), py::arg("sin"), py::arg("theta"), "Fills cos and sin, both (positions, D/2).");
 }

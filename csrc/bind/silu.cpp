@@ -8,7 +8,7 @@ GM_BIND(silu) {
       [](const Array& out, const Array& x) {
         expect("silu_forward", "x", x, {-1, -1}, {DType::f32, DType::bf16});
         expect("silu_forward", "out", out, x.shape, {x.dtype});
-        SiluForwardArgs a{view(out), view(x), x.shape[0], x.shape[1]};
+        SiluForwardArgs a{output("silu_forward", out), view(x), x.shape[0], x.shape[1]};
         GM_CALL(silu_forward, a);
       },
       py::arg("out"), py::arg("x"));
@@ -18,7 +18,7 @@ GM_BIND(silu) {
         expect("silu_backward", "x", x, {-1, -1}, {DType::f32, DType::bf16});
         expect("silu_backward", "dx", dx, x.shape, {x.dtype});
         expect("silu_backward", "dout", dout, x.shape, {x.dtype});
-        SiluBackwardArgs a{view(dx), view(dout), view(x), x.shape[0], x.shape[1]};
+        SiluBackwardArgs a{output("silu_backward", dx), view(dout), view(x), x.shape[0], x.shape[1]};
         GM_CALL(silu_backward, a);
       },
       py::arg("dx"), py::arg("dout"), py::arg("x"));

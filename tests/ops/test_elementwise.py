@@ -182,3 +182,11 @@ def test_gradient_of_the_twin(op: str) -> None:
 def test_an_unknown_op_lists_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"'sinh' is not one of copy, add, .*tanh"):
         _C.elementwise(_C.empty((1,)), _C.empty((1,)), None, "sinh", 0.0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+@pytest.mark.parametrize("op", UNARY)
+def test_an_op_of_one_operand_refuses_a_second(op: str, dtype: str) -> None:
+    a, b = _C.empty((9,)), _C.empty((9,), dtype)
+    with pytest.raises(ValueError, match=f"{op} takes one operand"):
+        _C.elementwise(_C.empty((9,)), a, b, op, 0.0)

@@ -82,3 +82,16 @@ def test_a_pack_of_another_shape_type_or_table_is_refused() -> None:
                 product(a, b, "float32", packed)
         finally:
             _C.select(before)
+
+
+def test_a_part_of_a_pack_is_refused() -> None:
+    """Its first 64 bytes are a header that fits; the kernel would read on behind them."""
+    a, b = np.ones((2, 64), np.float32), np.ones((64, 64), np.float32)
+    packed = _C.matmul_pack(_C.from_numpy(b), "float32")
+    n = packed.size
+    twice = _C.empty((2 * n,), "uint8")
+    twice.numpy()[::2] = packed.numpy()
+    twice.numpy()[:64] = packed.numpy()[:64]
+    for part in (packed.view((64,)), packed.view((n - 1,)), twice, twice.view((n,), (2,))):
+        with pytest.raises(ValueError, match="call matmul_pack again"):
+            product(a, b, "float32", part)
