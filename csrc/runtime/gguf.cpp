@@ -84,6 +84,7 @@ bool Gguf::open(const char* path, bool verify, Error* error) {
   }
   void* p = mmap(nullptr, static_cast<size_t>(info.st_size), PROT_READ, MAP_PRIVATE, fd, 0);
   close(fd);
+  if (p == MAP_FAILED && errno == ENOMEM) return no_memory(error, path);
   if (p == MAP_FAILED) return fail(error, -1, "cannot map %s: %s", path, std::strerror(errno));
   mapped_ = true;
   return open_memory(p, info.st_size, verify, error);

@@ -122,6 +122,9 @@ assert error.text.startswith(b"out of memory for a context of 1048576 tokens"), 
 again = ct.c_void_p()  # widened to f32 the weights need 16 MB
 assert open_memory(ct.byref(again), data, size, 0, ct.byref(error)) == NO_MEMORY
 assert error.text == b"out of memory for the weights", error.text
+path = sys.argv[1].encode()  # the file has more than 8 MB
+assert lib.gristmill_model_open(ct.byref(again), path, 0, ct.byref(error)) == NO_MEMORY
+assert error.text == b"out of memory for " + path, error.text
 assert not session and not again
 """
 
