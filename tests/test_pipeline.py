@@ -352,6 +352,18 @@ def test_a_killed_stage_has_written_what_it_spent(
     assert seen[0] >= 0.2
 
 
+def test_half_written_records_are_swept(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train_of(tmp_path, killed).run()
+    left = tmp_path / ".stages" / ".train-x.partial.json.abc.gristmill-tmp"
+    left.write_text("{")
+    train_of(tmp_path, lambda ctx: None).run()
+    assert sorted(p.name.partition("-")[0] for p in (tmp_path / ".stages").iterdir()) == [
+        "design",
+        "train",
+    ]
+
+
 def test_energy_that_one_process_could_not_read_is_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,8 @@ class Store:
                 _spent(partial).unlink(missing_ok=True)
             partial.mkdir(exist_ok=True)
             sweep(partial)
+            for left in self.stages.glob(f".*{TEMPORARY}"):  # not recursive: all else is finished
+                left.unlink()
         return partial
 
     def finish(self, partial: Path, stage: str, key: str, manifest: dict[str, Any]) -> Path:
