@@ -21,7 +21,6 @@ def describe() -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": sys.version.split()[0],
-        "isa": os.environ.get("GRISTMILL_ISA"),
         "threads": os.environ.get("GRISTMILL_THREADS"),
     }
 
