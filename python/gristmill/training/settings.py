@@ -34,7 +34,7 @@ class DesignConfig(Section):
     )
     context: int = Field(default=256, ge=16, le=32768, description="tokens per sequence")
     batch: int = Field(default=4, ge=1, le=4096, description="sequences per micro-batch")
-    minutes: float = Field(default=4.0, gt=0.0, description="training time; throughput is measured")
+    minutes: float = Field(default=3.5, gt=0.0, description="training time; throughput is measured")
     steps: Count | None = Field(
         default=None, description="optimizer steps; when given, minutes is unused"
     )
