@@ -47,11 +47,15 @@ def source_digests(module: str, package: Path = PACKAGE) -> dict[str, str]:
     `if TYPE_CHECKING:` do not run and do not count.
     """
     found: dict[str, str] = {}
+    seen: set[str] = set()
     waiting = [module]
     while waiting:
         name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
         file = module_file(name, package)
-        if name in found or file is None:
+        if file is None:
             continue
         stamp = file.stat()
         digest, imported = _read(name, file, stamp.st_mtime_ns, stamp.st_size)

@@ -290,10 +290,11 @@ class Pipeline:
     def _link(self) -> tuple[Path, bool]:
         """Link what is done into the run folder; returns it and whether its record changed."""
         links = {done.stage.folder: done.path for done in self.done}
-        folder = self.store.run_folder(self.config.project.name, self.digest(), links)
+        digest = self.digest()
+        folder = self.store.run_folder(self.config.project.name, digest, links)
         record = {
             "name": self.config.project.name,
-            "digest": self.digest(),
+            "digest": digest,
             "config": self.sections,
         }
         stages = {
