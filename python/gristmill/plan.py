@@ -22,6 +22,8 @@ def describe(config: Config, root: Path) -> str:
 
 
 def _model(config: Config, root: Path) -> list[tuple[str, str]]:
+    from gristmill.training.estimate import resolve_dtype
+
     design, train = config.design, config.train
     model = llama_config(design, config.split.vocab_size)
     price = cost(model, design.context, design.batch, train.recompute)
@@ -35,7 +37,7 @@ def _model(config: Config, root: Path) -> list[tuple[str, str]]:
         ),
         ("parameters", f"{price.parameters:,}"),
         ("work", f"{price.flops_per_token / 1e6:.1f} MFLOP per token, forward and backward"),
-        ("memory", f"{price.memory_bytes / 1e6:.0f} MB to train, in {train.dtype}"),
+        ("memory", f"{price.memory_bytes / 1e6:.0f} MB to train, in {resolve_dtype(train.dtype)}"),
         ("training", _training(config, _measured(config, model, root))),
     ]
 
