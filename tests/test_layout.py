@@ -50,6 +50,7 @@ RANKS = (
     ("keys", "runs", "reporting"),
     ("pipeline",),
     ("console", "plan", "doctor"),
+    ("verbs",),
     ("cli",),
     ("__main__",),
 )

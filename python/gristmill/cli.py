@@ -1,23 +1,16 @@
-"""The command `gristmill`: verbs, options, messages, exit codes. Heavy imports happen inside."""
+"""The command `gristmill`: verbs, messages, exit codes. A verb's own file is in `verbs/`."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from gristmill.errors import ConfigError, GristmillError, MissingExtraError, StorageError
-
-if TYPE_CHECKING:
-    from gristmill.config import Config
-    from gristmill.pipeline import Run
-
-Arguments = Callable[[argparse.ArgumentParser], None]
-Action = Callable[[argparse.Namespace], int]
+from gristmill.errors import GristmillError
 
 STAGE_VERBS = {
     "collect": "take the sources in: content-addressed, with licence and quality report",
@@ -36,11 +29,26 @@ STAGE_VERBS = {
 
 @dataclass(frozen=True)
 class Verb:
-    """One verb: its line of help, its options, what it does."""
+    """One verb: its line of help, and the module with `add_arguments(parser)` and `run(args)`."""
 
     help: str
-    arguments: Arguments
-    action: Action
+    module: str
+
+    def load(self) -> Any:
+        """Import the module: only the verb that is given costs its imports."""
+        return importlib.import_module(f"gristmill.{self.module}")
+
+
+VERBS: dict[str, Verb] = {
+    "run": Verb("all stages: what is done is skipped", "verbs.run"),
+    "init": Verb("write a recipe as a commented file", "verbs.init"),
+    "plan": Verb("what a run would do and cost", "verbs.plan"),
+    **{name: Verb(text, "verbs.stage") for name, text in STAGE_VERBS.items()},
+    "report": Verb("write report.html of a run again", "verbs.report"),
+    "generate": Verb("complete a text with a deployed model", "serving.generate"),
+    "serve": Verb("serve a deployed model over HTTP", "serving.cli"),
+    "doctor": Verb("what is active on this machine, and why", "verbs.doctor"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     try:
         arguments = _parser(given).parse_args(given)
-        return int(arguments.action(arguments))
+        return int(VERBS[arguments.verb].load().run(arguments))
     except GristmillError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -74,8 +82,8 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     for name, verb in VERBS.items():
         sub = verbs.add_parser(name, help=verb.help, description=verb.help)
         if name == chosen:
-            verb.arguments(sub)
-        sub.set_defaults(action=verb.action)
+            verb.load().add_arguments(sub)
+        sub.set_defaults(verb=name)
     return parser
 
 
@@ -85,214 +93,3 @@ class _Version(argparse.Action):
 
         print(f"gristmill {__version__}")
         parser.exit()
-
-
-# ------------------------------------------------------------------------- run and stages
-
-
-def _config_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", nargs="?", default="code", help="recipe or file.toml (code)")
-    parser.add_argument("--source", metavar="PATH", help="your files instead of the recipe's")
-    parser.add_argument("--quick", action="store_true", help="tiny and fast; gates only record")
-    parser.add_argument("--minutes", type=float, metavar="N", help="time for the whole run")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="as in train.lr=3e-4"
-    )
-    _runs_argument(parser)
-
-
-def _runs_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs"), metavar="DIR", help="folder of the runs (runs)"
-    )
-
-
-def _run_arguments(parser: argparse.ArgumentParser) -> None:
-    _stage_arguments(parser)
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--only", metavar="STAGE", help="this stage; earlier ones must be done")
-    which.add_argument("--until", metavar="STAGE", help="all stages up to this one")
-    parser.add_argument("--serve", action="store_true", help="go on to serve the model")
-
-
-def _stage_arguments(parser: argparse.ArgumentParser) -> None:
-    _config_arguments(parser)
-    parser.add_argument("--verify", action="store_true", help="rehash every file of done stages")
-
-
-def _load(args: argparse.Namespace) -> Config:
-    try:
-        from gristmill import config
-    except ModuleNotFoundError as error:
-        raise _missing(error, "run") from None
-    return config.load(
-        args.recipe,
-        overrides=args.set,
-        path=args.source,
-        quick=args.quick,
-        minutes=args.minutes,
-    )
-
-
-def _missing(error: ModuleNotFoundError, extra: str) -> GristmillError:
-    if (error.name or "").split(".")[0] == "gristmill":
-        raise error
-    return MissingExtraError(
-        f"the package {error.name} is missing; install it with: pip install 'gristmill[{extra}]'"
-    )
-
-
-def _run(args: argparse.Namespace) -> int:
-    if args.serve and (args.only or args.until):
-        raise ConfigError("--serve needs the whole run; leave --only and --until out")
-    config = _load(args)
-    run = _run_stages(args, config, args.only, args.until)
-    return _serve_run(run, config) if args.serve else 0
-
-
-def _stage_verb(name: str) -> Action:
-    def action(args: argparse.Namespace) -> int:
-        _run_stages(args, _load(args), name, None)
-        return 0
-
-    return action
-
-
-def _run_stages(
-    args: argparse.Namespace, config: Config, only: str | None, until: str | None
-) -> Run:
-    from gristmill.console import Console, closing
-    from gristmill.pipeline import Options, Pipeline
-
-    console = Console()
-    options = Options(
-        only=only,
-        until=until,
-        verify=args.verify,
-        on_done=console.done,
-        on_progress=console.progress,
-        on_report=_write_report,
-    )
-    console.line(f"gristmill {config.project.name}, seed {config.project.seed}, in {args.runs}/")
-    run = Pipeline(config, args.runs, options).run()
-    if _is_stale(run.folder / "report.html", run.folder / "run.json"):
-        _write_report(run.folder)
-    if only is None:
-        for line in closing(run, config.serve.host, config.serve.port):
-            console.line(line)
-    return run
-
-
-def _is_stale(report: Path, record: Path) -> bool:
-    """Whether a process was killed between the record of a run and its page."""
-    return not report.is_file() or report.stat().st_mtime_ns < record.stat().st_mtime_ns
-
-
-def _write_report(run: Path) -> None:
-    try:
-        from gristmill.reporting import write_report
-    except ModuleNotFoundError as error:
-        raise _missing(error, "run") from None
-    write_report(run)
-
-
-def _serve_run(run: Run, config: Config) -> int:
-    from gristmill.serving import cli as serving
-
-    parser = argparse.ArgumentParser(prog="gristmill run --serve")
-    serving.add_arguments(parser)
-    given = [str(run.folder), "--host", config.serve.host, "--port", str(config.serve.port)]
-    given += ["--ctx", str(config.serve.ctx)] if config.serve.ctx else []
-    return int(serving.run(parser.parse_args(given)))
-
-
-# ---------------------------------------------------------------------------- other verbs
-
-
-def _init_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", nargs="?", default="code", help="recipe to copy (code)")
-    parser.add_argument("file", nargs="?", type=Path, help="file to write (RECIPE.toml)")
-
-
-def _init(args: argparse.Namespace) -> int:
-    from gristmill.artifacts import atomic_write
-    from gristmill.config import recipe_text
-
-    target = args.file or Path(f"{args.recipe}.toml")
-    text = recipe_text(args.recipe)
-    if target.exists():
-        raise ConfigError(f"{target} exists; name another file: gristmill init {args.recipe} FILE")
-    if not target.parent.is_dir():
-        raise StorageError(f"cannot write {target}: there is no folder {target.parent}")
-    atomic_write(target, text.encode())
-    print(f"wrote {target}; change what you like, then: gristmill run {target}")
-    return 0
-
-
-def _plan(args: argparse.Namespace) -> int:
-    from gristmill.plan import describe
-
-    print(describe(_load(args), args.runs))
-    return 0
-
-
-def _report_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", nargs="?", help="run folder or its name (the latest)")
-    _runs_argument(parser)
-
-
-def _report(args: argparse.Namespace) -> int:
-    from gristmill.runs import resolve_run
-
-    folder = resolve_run(args.runs, args.run)
-    _write_report(folder)
-    print(folder / "report.html")
-    return 0
-
-
-def _generate_arguments(parser: argparse.ArgumentParser) -> None:
-    from gristmill.serving import generate
-
-    generate.add_arguments(parser)
-
-
-def _generate(args: argparse.Namespace) -> int:
-    from gristmill.serving import generate
-
-    return int(generate.run(args))
-
-
-def _serve_arguments(parser: argparse.ArgumentParser) -> None:
-    from gristmill.serving import cli as serving
-
-    serving.add_arguments(parser)
-
-
-def _serve(args: argparse.Namespace) -> int:
-    from gristmill.serving import cli as serving
-
-    return int(serving.run(args))
-
-
-def _no_arguments(parser: argparse.ArgumentParser) -> None:
-    del parser
-
-
-def _doctor(args: argparse.Namespace) -> int:
-    del args
-    from gristmill.doctor import report
-
-    print(report())
-    return 0
-
-
-VERBS: dict[str, Verb] = {
-    "run": Verb("all stages: what is done is skipped", _run_arguments, _run),
-    "init": Verb("write a recipe as a commented file", _init_arguments, _init),
-    "plan": Verb("what a run would do and cost", _config_arguments, _plan),
-    **{name: Verb(text, _stage_arguments, _stage_verb(name)) for name, text in STAGE_VERBS.items()},
-    "report": Verb("write report.html of a run again", _report_arguments, _report),
-    "generate": Verb("complete a text with a deployed model", _generate_arguments, _generate),
-    "serve": Verb("serve a deployed model over HTTP", _serve_arguments, _serve),
-    "doctor": Verb("what is active on this machine, and why", _no_arguments, _doctor),
-}
