@@ -99,19 +99,19 @@ struct Context {
 #define GM_CROSS_ENTROPY_FORWARD(F) \
   F(View, losses, "(rows) f32, 0 where the target is ignored") F(View, lse, "(rows) f32, kept for backward; may be null; never added to") \
   F(View, logits, "(rows, V) f32|bf16, last stride 1") F(View, targets, "(rows) i32; below 0: ignored") \
-  F(int64_t, rows, "") F(int64_t, V, "")
+  F(int64_t, rows, "") F(int64_t, V, "")  F(float, smoothing, "share of the target that goes to all V classes alike, 0 <= smoothing < 1")
 
 #define GM_CROSS_ENTROPY_BACKWARD(F) \
   F(View, dlogits, "(rows, V); may be logits itself when not accumulating") \
   F(View, dlosses, "(rows) f32, strides[0] may be 0") F(View, logits, "(rows, V)") F(View, lse, "(rows) f32") F(View, targets, "(rows) i32") \
-  F(int64_t, rows, "") F(int64_t, V, "")
+  F(int64_t, rows, "") F(int64_t, V, "")  F(float, smoothing, "as in the forward pass")
 
 #define GM_LINEAR_CROSS_ENTROPY(F) \
   F(View, losses, "(rows) f32, 0 where ignored") \
   F(View, dx, "(rows, cols): gradient of sum(scale * losses); may be null") F(View, dweight, "(V, cols) f32: the same; null when dx is") \
   F(View, x, "(rows, cols) f32|bf16") F(View, weight, "(V, cols) f32|bf16") F(View, targets, "(rows) i32; below 0: ignored") \
   F(int64_t, rows, "") F(int64_t, cols, "") F(int64_t, V, "") \
-  F(float, scale, "usually 1 / number of counted targets") F(DType, compute, "as in matmul")
+  F(float, scale, "usually 1 / number of counted targets") F(float, smoothing, "as in cross_entropy") F(DType, compute, "as in matmul")
 
 #define GM_DROPOUT(F) \
   F(View, out, "(n) f32|bf16, contiguous") F(View, x, "(n) f32|bf16, contiguous; dout in the backward pass: the mask is the same") \

@@ -106,6 +106,12 @@ View output(const char* op, const Array& array) {
   return view(array);
 }
 
+void expect_smoothing(const char* op, float smoothing) {
+  if (!(smoothing >= 0.0f && smoothing < 1.0f))
+    throw py::value_error(std::string(op) + ": smoothing " + std::to_string(smoothing) +
+                          " given, allowed: 0 <= smoothing < 1");
+}
+
 void expect_ids(const char* op, const char* name, const Array& ids, int64_t limit, bool negative) {
   const auto* data = reinterpret_cast<const int32_t*>(ids.data);
   for (int64_t i = 0; i < ids.shape[0]; ++i) {

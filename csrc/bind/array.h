@@ -43,6 +43,7 @@ inline View output(const char* op, const std::optional<Array>& array) { return a
 DType dtype_from(const std::string& name);
 
 // Raises IndexError naming op when an id is not below `limit` (and, unless `negative`, not from 0 on).
+void expect_smoothing(const char* op, float smoothing);
 void expect_ids(const char* op, const char* name, const Array& ids, int64_t limit, bool negative);
 
 // Raises ValueError naming op and argument when the shape (-1: any), dtype or last stride is not what the op takes.

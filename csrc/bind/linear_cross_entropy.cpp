@@ -7,7 +7,7 @@ GM_BIND(linear_cross_entropy) {
   m.def(
       "linear_cross_entropy",
       [](const Array& losses, const Optional& dx, const Optional& dweight, const Array& x, const Array& weight,
-         const Array& targets, float scale, const std::string& compute) {
+         const Array& targets, float scale, const std::string& compute, float smoothing) {
         const char* op = "linear_cross_entropy";
         expect(op, "x", x, {-1, -1}, {DType::f32, DType::bf16});
         int64_t rows = x.shape[0], cols = x.shape[1];
@@ -18,14 +18,24 @@ GM_BIND(linear_cross_entropy) {
           throw py::value_error("linear_cross_entropy: give both dx and dweight, or neither");
         if (dx) expect(op, "dx", *dx, x.shape, {DType::f32, DType::bf16});
         if (dweight) expect(op, "dweight", *dweight, weight.shape, {DType::f32});
+        expect_smoothing(op, smoothing);
         expect_ids(op, "targets", targets, weight.shape[0], true);
-        LinearCrossEntropyArgs a{
-            output(op, losses), output(op, dx), output(op, dweight), view(x), view(weight), view(targets), rows, cols,
-            weight.shape[0],    scale,          dtype_from(compute)};
+        LinearCrossEntropyArgs a{output(op, losses),
+                                 output(op, dx),
+                                 output(op, dweight),
+                                 view(x),
+                                 view(weight),
+                                 view(targets),
+                                 rows,
+                                 cols,
+                                 weight.shape[0],
+                                 scale,
+                                 smoothing,
+                                 dtype_from(compute)};
         GM_CALL(linear_cross_entropy, a);
       },
       py::arg("losses"), py::arg("dx"), py::arg("dweight"), py::arg("x"), py::arg("weight"), py::arg("targets"),
-      py::arg("scale"), py::arg("compute") = "float32");
+      py::arg("scale"), py::arg("compute") = "float32", py::arg("smoothing") = 0.0f);
 }
 
 }  // namespace gristmill

@@ -1,4 +1,5 @@
-// -log softmax(logits)[target] and its gradient, row by row, in float32.
+// -log softmax(logits)[target] and its gradient, row by row, in float32. With smoothing s the target is (1 - s) one hot
+// + s / V: the loss is lse - (1 - s) logits[target] - s mean(logits).
 #include "cpu/rows.h"
 
 namespace gristmill::GM_ISA {
@@ -33,6 +34,13 @@ float log_sum_exp(const T* x, int64_t V) {
   return top + log[0];
 }
 
+template <class T>
+float mean(const T* x, int64_t V) {
+  vf sum = vzero();
+  for (int64_t j = 0; j < V; j += W) sum = sum + vload_n(x + j, V - j);
+  return vsum(sum) / static_cast<float>(V);
+}
+
 }  // namespace
 
 int64_t cross_entropy_forward_workspace(const CrossEntropyForwardArgs*, int32_t) { return 0; }
@@ -50,6 +58,8 @@ Status cross_entropy_forward(Context* ctx, const CrossEntropyForwardArgs* a) {
         if (target >= 0) vstore(own, vload_n(x + target, 1));
         if (a->lse.data) static_cast<float*>(a->lse.data)[i * a->lse.strides[0]] = lse;
         float loss = target >= 0 ? lse - own[0] : 0.0f;
+        if (target >= 0 && a->smoothing > 0.0f)  // not by a factor 0: the logits may be infinite
+          loss = lse - ((1.0f - a->smoothing) * own[0] + a->smoothing * mean(x, a->V));
         float* out = static_cast<float*>(a->losses.data) + i * a->losses.strides[0];
         *out = a->losses.accumulate ? *out + loss : loss;
       }
@@ -74,13 +84,15 @@ Status cross_entropy_backward(Context* ctx, const CrossEntropyBackwardArgs* a) {
         }
         float scale = static_cast<const float*>(a->dlosses.data)[i * a->dlosses.strides[0]];
         vf lse = vset(static_cast<const float*>(a->lse.data)[i * a->lse.strides[0]]);
+        float spread = a->smoothing / static_cast<float>(a->V), hot = 1.0f - a->smoothing;
         for (int64_t j = 0; j < a->V; j += W) {
           int64_t n = a->V - j;
-          vf d = vexp(vload_n(row_of<const T>(a->logits, i) + j, n) - lse) * vset(scale);
+          vf p = vexp(vload_n(row_of<const T>(a->logits, i) + j, n) - lse);
+          vf d = (a->smoothing > 0.0f ? p - vset(spread) : p) * vset(scale);
           if (target >= j && target < j + W) {
             float t[W];
             vstore(t, d);
-            t[target - j] -= scale;
+            t[target - j] -= hot * scale;
             d = vload(t);
           }
           put(row_of<T>(a->dlogits, i) + j, d, n, a->dlogits.accumulate);

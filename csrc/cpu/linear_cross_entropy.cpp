@@ -81,10 +81,10 @@ Status linear_cross_entropy(Context* ctx, const LinearCrossEntropyArgs* a) {
     kept.data = lse, kept.strides[0] = 1;
     losses.data = offset(a->losses, r0), targets.data = offset(a->targets, r0);
     each.data = &scale;
-    CrossEntropyForwardArgs f{losses, kept, chunk, targets, n, a->V};
+    CrossEntropyForwardArgs f{losses, kept, chunk, targets, n, a->V, a->smoothing};
     if (Status e = cross_entropy_forward(&sub, &f); e != Status::ok) return e;
     if (!a->dx.data) continue;
-    CrossEntropyBackwardArgs b{chunk, each, chunk, kept, targets, n, a->V};
+    CrossEntropyBackwardArgs b{chunk, each, chunk, kept, targets, n, a->V, a->smoothing};
     if (Status e = cross_entropy_backward(&sub, &b); e != Status::ok) return e;
     if (Status e = matmul(&sub, &s.dx); e != Status::ok) return e;
     if (Status e = matmul(&sub, &s.dweight); e != Status::ok) return e;

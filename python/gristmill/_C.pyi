@@ -154,10 +154,15 @@ def attention_forward(
     causal: bool,
 ) -> None: ...
 def cross_entropy_backward(
-    dlogits: Array, dlosses: Array, logits: Array, lse: Array, targets: Array
+    dlogits: Array,
+    dlosses: Array,
+    logits: Array,
+    lse: Array,
+    targets: Array,
+    smoothing: float = 0.0,
 ) -> None: ...
 def cross_entropy_forward(
-    losses: Array, lse: Array | None, logits: Array, targets: Array
+    losses: Array, lse: Array | None, logits: Array, targets: Array, smoothing: float = 0.0
 ) -> None: ...
 def cuda_absent_reason() -> str: ...
 def describe(entry: str) -> dict[str, typing.Any]:
@@ -194,6 +199,7 @@ def linear_cross_entropy(
     targets: Array,
     scale: float,
     compute: str = "float32",
+    smoothing: float = 0.0,
 ) -> None: ...
 def matmul(
     out: Array, a: Array, b: Array, compute: str = "float32", packed: Array | None = None

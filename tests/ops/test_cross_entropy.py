@@ -26,6 +26,16 @@ def lse_bound(x: Floats) -> Floats:
     return chain + U * (6 + spread + 6 * np.abs(lse - top[:, 0]) + np.abs(lse))
 
 
+def smoothing_bound(x: Floats, targets: Floats, smoothing: float) -> Floats:
+    """The mean: a lane's steps, the tree, a division; 1 - s, two products, two sums."""
+    if not smoothing:
+        return np.zeros(len(x))
+    mean = gamma(-(-x.shape[1] // 16) + 5) * np.abs(x).mean(axis=1)
+    own = np.abs(np.take_along_axis(x, np.maximum(targets, 0)[:, None], axis=1)[:, 0])
+    smoothed = (1 - smoothing) * own + smoothing * np.abs(x).mean(axis=1)
+    return smoothing * mean + U * 4 * smoothed
+
+
 def draw(rng: np.random.Generator, shape: tuple[int, int], *where: str) -> tuple[Operand, Operand]:
     """Logits and targets, about one in four ignored."""
     rows, v = shape
@@ -44,15 +54,20 @@ def cases() -> Iterator[Case]:
             added = wanted(shape, dtype, layout, rng.normal(size=shape))
             yield backward_case(rng, f"{name}-added", logits, targets, added)
             place = wanted(shape, dtype, layout, logits.values, accumulate=False)
+            if shape[1] in (1, 17, 1000):
+                yield forward_case(f"{name}-smoothed", logits, targets, 0.1)
+                yield backward_case(rng, f"{name}-smoothed", logits, targets, added, 0.1)
             logits.storage = place.storage
             yield backward_case(rng, f"{name}-in-place", logits, targets, place)
 
 
-def forward_case(name: str, logits: Operand, targets: Operand) -> Case:
+def forward_case(name: str, logits: Operand, targets: Operand, smoothing: float = 0.0) -> Case:
     rows, v = logits.shape
-    losses, lse = reference_forward(logits.values, targets.read())
+    smoothing = float(np.float32(smoothing))
+    losses, lse = reference_forward(logits.values, targets.read(), smoothing)
     bound = lse_bound(logits.values)
     counted = targets.read() >= 0
+    more = smoothing_bound(logits.values, targets.read(), smoothing)
     return Case(
         "cross_entropy_forward",
         name,
@@ -63,24 +78,33 @@ def forward_case(name: str, logits: Operand, targets: Operand) -> Case:
             "targets": targets,
             "rows": rows,
             "V": v,
+            "smoothing": smoothing,
         },
-        {"losses": (losses, (bound + U * np.abs(losses)) * counted), "lse": (lse, bound)},
+        {"losses": (losses, (bound + more + U * np.abs(losses)) * counted), "lse": (lse, bound)},
     )
 
 
 def backward_case(
-    rng: np.random.Generator, name: str, logits: Operand, targets: Operand, out: Operand
+    rng: np.random.Generator,
+    name: str,
+    logits: Operand,
+    targets: Operand,
+    out: Operand,
+    smoothing: float = 0.0,
 ) -> Case:
     rows, v = logits.shape
+    smoothing = float(np.float32(smoothing))
     x, t = logits.values, targets.read()
     lse = given(reference_forward(x, t)[1])
     dlosses = given(rng.normal(size=rows))
-    dlogits = reference_backward(dlosses.values, x, t)
+    dlogits = reference_backward(dlosses.values, x, t, smoothing)
     # p = exp(x - lse): 6 U, the argument's rounding and that of the given lse; minus one; a product
     arg = np.abs(x - lse.values[:, None])
     p = np.exp(x - lse.values[:, None])
     size = np.abs(dlosses.values)[:, None] * (t >= 0)[:, None]
     bound = U * size * (p * (8 + arg + np.abs(lse.values)[:, None])) + 2 * U * np.abs(dlogits)
+    if smoothing:  # s / V, taken from p and both times dloss; (1 - s) dloss taken from that
+        bound += U * size * (4 * (p + smoothing / v) + 3 * np.eye(v)[np.maximum(t, 0)])
     return Case(
         "cross_entropy_backward",
         name,
@@ -92,6 +116,7 @@ def backward_case(
             "targets": targets,
             "rows": rows,
             "V": v,
+            "smoothing": smoothing,
         },
         {"dlogits": (dlogits, bound + TINY)},
     )
@@ -106,8 +131,29 @@ def test_gradient_of_the_twin() -> None:
     rng = np.random.default_rng(23)
     logits, dout = rng.normal(size=(4, 6)), rng.normal(size=4)
     targets = np.array([5, -100, 0, 2])
-    gradient = reference_backward(dout, logits, targets)
-    check_gradient(lambda x: reference_forward(x, targets)[0], [gradient], [logits], dout)
+    for s in (0.0, 0.2):
+        gradient = reference_backward(dout, logits, targets, s)
+        check_gradient(
+            lambda x, s=s: reference_forward(x, targets, s)[0], [gradient], [logits], dout
+        )
+
+
+def test_smoothing_is_torchs() -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(27)
+    logits, targets = rng.normal(0, 3, (5, 11)), np.array([3, -100, 0, 10, 2])
+    theirs = torch.nn.functional.cross_entropy(
+        torch.tensor(logits), torch.tensor(targets), label_smoothing=0.1
+    )
+    ours = reference_forward(logits, targets, 0.1)[0].sum() / 4
+    assert ours == pytest.approx(float(theirs), rel=1e-12)
+
+
+def test_smoothing_outside_its_range_is_an_error() -> None:
+    targets = _C.from_numpy(np.zeros(2, np.int32))
+    for wrong in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ValueError, match="0 <= smoothing < 1"):
+            _C.cross_entropy_forward(_C.empty((2,)), None, _C.empty((2, 5)), targets, wrong)
 
 
 @pytest.mark.parametrize("name", _C.tables())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cases import UB, Case, Floats, U, gamma, given, round_bf16, wanted, widen_bf16
 from oracle import check_gradient, same_bytes, table, verify
-from test_cross_entropy import lse_bound
+from test_cross_entropy import lse_bound, smoothing_bound
 
 from gristmill.backend import _C
 from gristmill.ops.linear_cross_entropy import reference_backward, reference_forward
@@ -35,7 +35,9 @@ def rounded(x: Floats, compute: str) -> Floats:
     return widen_bf16(round_bf16(x)).astype(np.float64) if compute == "bfloat16" else x
 
 
-def bounds(x: Floats, w: Floats, targets: Floats, scale: float, compute: str) -> tuple[Floats, ...]:
+def bounds(
+    x: Floats, w: Floats, targets: Floats, scale: float, compute: str, smoothing: float = 0.0
+) -> tuple[Floats, ...]:
     """Errors of losses, dx and dweight.
 
     A logit is off by delta, a chain over cols; the loss by twice the row's largest delta and what
@@ -44,16 +46,18 @@ def bounds(x: Floats, w: Floats, targets: Floats, scale: float, compute: str) ->
     """
     logits, size = x @ w.T, np.abs(x) @ np.abs(w).T
     delta = (gamma(2 * x.shape[1] + 2) * size).max(axis=1)
-    error = 2 * delta + lse_bound(logits)
-    losses = reference_forward(x, w, targets)
+    error = 2 * delta + lse_bound(logits) + smoothing_bound(logits, targets, smoothing)
+    losses = reference_forward(x, w, targets, smoothing)
     top = logits.max(axis=1, keepdims=True)
     p = np.exp(logits - top)
     p /= p.sum(axis=1, keepdims=True)
     exponent = np.abs(logits - top) + np.log(w.shape[0]) + np.abs(top)
     one = np.eye(w.shape[0])[np.maximum(targets, 0)]
     counted = (targets >= 0)[:, None]
-    dlogits = scale * np.abs(p - one) * counted
+    soft = (1 - smoothing) * one + smoothing / w.shape[0]
+    dlogits = scale * np.abs(p - soft) * counted
     off = scale * p * counted * (2 * error[:, None] + U * (8 + 2 * exponent)) + 3 * U * dlogits
+    off = off + 4 * U * scale * soft * counted * (smoothing > 0)
     if compute == "bfloat16":
         off = off + UB * (dlogits + off)
     dx = off @ np.abs(w) + gamma(2 * w.shape[0] + 2) * dlogits @ np.abs(w)
@@ -62,7 +66,12 @@ def bounds(x: Floats, w: Floats, targets: Floats, scale: float, compute: str) ->
 
 
 def loss_case(
-    shape: tuple[int, int, int], kind: tuple[str, str, str], layout: str, grad: bool, add: bool
+    shape: tuple[int, int, int],
+    kind: tuple[str, str, str],
+    layout: str,
+    grad: bool,
+    add: bool,
+    smoothing: float = 0.0,
 ) -> Case:
     rows, cols, v = shape
     rng = np.random.default_rng(rows * 1000 + cols)
@@ -74,9 +83,10 @@ def loss_case(
     targets = np.where(rng.random(rows) < 0.1, -100, rng.integers(0, v, rows))
     scale = float(np.float32(1 / rows))
     a, b = rounded(x.values, compute), rounded(w.values, compute)
-    losses = reference_forward(a, b, targets)
-    dx, dweight = reference_backward(scale, a, b, targets)
-    bound = bounds(a, b, targets, scale, compute)
+    smoothing = float(np.float32(smoothing))
+    losses = reference_forward(a, b, targets, smoothing)
+    dx, dweight = reference_backward(scale, a, b, targets, smoothing)
+    bound = bounds(a, b, targets, scale, compute, smoothing)
     ones = (np.ones(x.shape), np.ones(w.shape)) if add else (None, None)
     expected = {"losses": (losses, bound[0])}
     if grad:
@@ -85,7 +95,10 @@ def loss_case(
         expected["dweight"] = dweight, bound[2] + extra[1]
     return Case(
         "linear_cross_entropy",
-        f"{rows}x{cols}-{v}-{'-'.join(kind)}-{layout}" + "-loss" * (not grad) + "-added" * add,
+        f"{rows}x{cols}-{v}-{'-'.join(kind)}-{layout}"
+        + "-loss" * (not grad)
+        + "-added" * add
+        + "-smoothed" * (smoothing > 0),
         {
             "losses": wanted((rows,)),
             "dx": wanted(x.shape, stored, layout, ones[0]) if grad else None,
@@ -97,6 +110,7 @@ def loss_case(
             "cols": cols,
             "V": v,
             "scale": scale,
+            "smoothing": smoothing,
             "compute": compute,
         },
         expected,
@@ -109,6 +123,7 @@ def cases() -> Iterator[Case]:
             layout = "gaps" if shape[0] % 2 else "plain"
             yield loss_case(shape, kind, layout, grad=True, add=shape[0] in (3, 2 * CHUNK + 1))
         yield loss_case((8, 31, 61), kind, "plain", grad=False, add=False)
+        yield loss_case((8, 31, 61), kind, "plain", grad=True, add=False, smoothing=0.1)
 
 
 @pytest.mark.parametrize("case", cases(), ids=str)

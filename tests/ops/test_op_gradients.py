@@ -30,6 +30,7 @@ from gristmill.ops import (
 
 IDS = np.array([[4, 0, 4], [1, 4, 2]])
 TARGETS = np.array([[3, -100, 0], [1, 4, 2]])
+SMOOTHINGS = (("", 0.0), ("_smoothed", 0.1))
 COS, SIN = (f(np.arange(7)[:, None] / np.arange(1, 4)).astype(np.float32) for f in (np.cos, np.sin))
 SCALE = 8**-0.5
 
@@ -90,18 +91,26 @@ OPS: dict[str, tuple[Twin, Twin, Twin, list[tuple[int, ...]]]] = {
         lambda d, x: (dropout.reference_backward(d.reshape(-1), 1, 2, 0.3).reshape(x.shape),),
         [(3, 20)],
     ),
-    "cross_entropy": (
-        lambda x: cross_entropy.cross_entropy(x, TARGETS),
-        lambda x: _mean_loss(x.reshape(6, 5)),
-        lambda d, x: (_mean_loss_backward(d, x.reshape(6, 5)).reshape(x.shape),),
-        [(2, 3, 5)],
-    ),
-    "linear_cross_entropy": (
-        lambda x, w: linear_cross_entropy.linear_cross_entropy(x, w, TARGETS),
-        lambda x, w: _mean_loss(x.reshape(6, -1) @ w.T),
-        lambda d, x, w: _head_backward(d, x, w),
-        [(2, 3, 20), (5, 20)],
-    ),
+    **{
+        f"cross_entropy{name}": (
+            lambda x, s=s: cross_entropy.cross_entropy(x, TARGETS, s),
+            lambda x, s=s: _mean_loss(x.reshape(6, 5), s),
+            lambda d, x, s=s: (_mean_loss_backward(d, x.reshape(6, 5), s).reshape(x.shape),),
+            [(2, 3, 5)],
+        )
+        for name, s in SMOOTHINGS
+    },
+    **{
+        f"linear_cross_entropy{name}": (
+            lambda x, w, s=s: linear_cross_entropy.linear_cross_entropy(
+                x, w, TARGETS, "float32", s
+            ),
+            lambda x, w, s=s: _mean_loss(x.reshape(6, -1) @ w.T, s),
+            lambda d, x, w, s=s: _head_backward(d, x, w, s),
+            [(2, 3, 20), (5, 20)],
+        )
+        for name, s in SMOOTHINGS
+    },
     "total": (
         reduce.total,
         lambda x: np.array([x.sum()]),
@@ -137,19 +146,22 @@ def _rmsnorm_backward(d: np.ndarray, x: np.ndarray, w: np.ndarray) -> tuple[np.n
     return dx.reshape(x.shape), dw
 
 
-def _mean_loss(logits: np.ndarray) -> np.ndarray:
-    losses, _ = cross_entropy.reference_forward(logits, TARGETS.reshape(-1))
+def _mean_loss(logits: np.ndarray, smoothing: float) -> np.ndarray:
+    losses, _ = cross_entropy.reference_forward(logits, TARGETS.reshape(-1), smoothing)
     return np.array([losses.sum() / 5])
 
 
-def _mean_loss_backward(d: np.ndarray, logits: np.ndarray) -> np.ndarray:
+def _mean_loss_backward(d: np.ndarray, logits: np.ndarray, smoothing: float) -> np.ndarray:
     each = np.full(6, d[0] / 5)
-    return cross_entropy.reference_backward(each, logits, TARGETS.reshape(-1))
+    return cross_entropy.reference_backward(each, logits, TARGETS.reshape(-1), smoothing)
 
 
-def _head_backward(d: np.ndarray, x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, ...]:
+def _head_backward(
+    d: np.ndarray, x: np.ndarray, w: np.ndarray, smoothing: float
+) -> tuple[np.ndarray, ...]:
     flat = x.reshape(6, -1)
-    dx, dw = linear_cross_entropy.reference_backward(d[0] / 5, flat, w, TARGETS.reshape(-1))
+    targets = TARGETS.reshape(-1)
+    dx, dw = linear_cross_entropy.reference_backward(d[0] / 5, flat, w, targets, smoothing)
     return dx.reshape(x.shape), dw
 
 

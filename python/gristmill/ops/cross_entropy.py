@@ -1,4 +1,8 @@
-"""-log softmax(logits)[target]. Bishop, "Pattern recognition and machine learning", 2006, 4.108."""
+"""-log softmax(logits)[target]. Bishop, "Pattern recognition and machine learning", 2006, 4.108.
+
+With smoothing s the target is (1 - s) one hot + s / V: Szegedy et al., "Rethinking the Inception
+architecture", 2016, section 7; torch's `label_smoothing`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,9 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer]
 
 
-def reference_forward(logits: Floats, targets: Ints) -> tuple[Floats, Floats]:
+def reference_forward(
+    logits: Floats, targets: Ints, smoothing: float = 0.0
+) -> tuple[Floats, Floats]:
     """The twin: logits (rows, V), targets (rows), below 0 ignored -> losses (rows), lse (rows).
 
     lse is log sum_j exp(logits_j); the loss of an ignored row is 0.
@@ -22,26 +28,34 @@ def reference_forward(logits: Floats, targets: Ints) -> tuple[Floats, Floats]:
     top = logits.max(axis=1)
     lse = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
     own = np.take_along_axis(logits, np.maximum(targets, 0)[:, None], axis=1)[:, 0]
+    if smoothing:
+        own = (1 - smoothing) * own + smoothing * logits.mean(axis=1)
     return np.where(targets >= 0, lse - own, 0), lse
 
 
-def reference_backward(dlosses: Floats, logits: Floats, targets: Ints) -> Floats:
-    """dlogits (rows, V) = (softmax(logits) - one hot) dloss; zero in ignored rows."""
+def reference_backward(
+    dlosses: Floats, logits: Floats, targets: Ints, smoothing: float = 0.0
+) -> Floats:
+    """dlogits (rows, V) = (softmax(logits) - smoothed one hot) dloss; zero in ignored rows."""
     _, lse = reference_forward(logits, targets)
-    d = np.exp(logits - lse[:, None])
-    d[np.arange(len(d)), np.maximum(targets, 0)] -= 1
-    return d * np.where(targets >= 0, dlosses, 0)[:, None]
+    d = np.exp(logits - lse[:, None]) - smoothing / logits.shape[1]
+    d[np.arange(len(d)), np.maximum(targets, 0)] -= 1 - smoothing
+    gradient: Floats = d * np.where(targets >= 0, dlosses, 0)[:, None]
+    return gradient
 
 
-def cross_entropy(logits: Tensor, targets: npt.NDArray[np.integer]) -> Tensor:
+def cross_entropy(
+    logits: Tensor, targets: npt.NDArray[np.integer], label_smoothing: float = 0.0
+) -> Tensor:
     """logits (..., V), targets (...) -> mean loss in nats, shape (1,), over targets not below 0.
 
-    Raises IndexError for a target of V or more, ValueError when no target counts.
+    label_smoothing: share of each target spread over all V classes, 0 <= share < 1. Raises
+    IndexError for a target of V or more, ValueError when no target counts or the share is outside.
     """
     count = counted("cross_entropy", logits.shape[:-1], targets)
     flat, wanted = rows(logits.array), ids32(targets)
     losses, lse = _C.empty((flat.shape[0],)), _C.empty((flat.shape[0],))
-    _C.cross_entropy_forward(losses, lse, flat, wanted)
+    _C.cross_entropy_forward(losses, lse, flat, wanted, label_smoothing)
     out = mean_of(losses, count)
 
     def backward(dout: Array, dlogits: Slot | None) -> None:
@@ -49,7 +63,8 @@ def cross_entropy(logits: Tensor, targets: npt.NDArray[np.integer]) -> Tensor:
             each = _C.empty((1,))
             _C.elementwise(each, dout, None, "mul", 1.0 / count)
             spread = each.view((flat.shape[0],), (0,), 0)
-            _C.cross_entropy_backward(rows(dlogits.out()), spread, flat, lse, wanted)
+            out = rows(dlogits.out())
+            _C.cross_entropy_backward(out, spread, flat, lse, wanted, label_smoothing)
 
     return record(out, (logits,), backward)
 

@@ -19,22 +19,26 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer]
 
 
-def reference_forward(x: Floats, weight: Floats, targets: Ints) -> Floats:
+def reference_forward(x: Floats, weight: Floats, targets: Ints, smoothing: float = 0.0) -> Floats:
     """The twin: x (rows, cols), weight (V, cols), targets (rows), below 0 ignored -> losses."""
-    return _cross_entropy.reference_forward(x @ weight.T, targets)[0]
+    return _cross_entropy.reference_forward(x @ weight.T, targets, smoothing)[0]
 
 
 def reference_backward(
-    scale: float, x: Floats, weight: Floats, targets: Ints
+    scale: float, x: Floats, weight: Floats, targets: Ints, smoothing: float = 0.0
 ) -> tuple[Floats, Floats]:
     """dx (rows, cols) and dweight (V, cols) of sum(scale * losses)."""
     dlosses = np.full(len(x), scale, dtype=x.dtype)
-    dlogits = _cross_entropy.reference_backward(dlosses, x @ weight.T, targets)
+    dlogits = _cross_entropy.reference_backward(dlosses, x @ weight.T, targets, smoothing)
     return dlogits @ weight, dlogits.T @ x
 
 
 def linear_cross_entropy(
-    x: Tensor, weight: Tensor, targets: npt.NDArray[np.integer], compute: str = "float32"
+    x: Tensor,
+    weight: Tensor,
+    targets: npt.NDArray[np.integer],
+    compute: str = "float32",
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Mean of cross_entropy(x weight^T, targets) over targets not below 0, shape (1,), in nats.
 
@@ -45,7 +49,7 @@ def linear_cross_entropy(
     wanted = is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     dx = _C.empty(x.shape, x.dtype) if wanted else None
     dweight = _C.empty(weight.shape) if wanted else None
-    losses = _losses(x, weight, targets, compute, 1.0 / count, dx, dweight)
+    losses = _losses(x, weight, targets, compute, 1.0 / count, dx, dweight, label_smoothing)
     out = _cross_entropy.mean_of(losses, count)
 
     def backward(dout: Array, to_x: Slot | None, to_weight: Slot | None) -> None:
@@ -76,10 +80,13 @@ def _losses(
     scale: float,
     dx: Array | None,
     dweight: Array | None,
+    smoothing: float = 0.0,
 ) -> Array:
     flat = rows(x.array)
     losses = _C.empty((flat.shape[0],))
     to_x = None if dx is None else rows(dx)
     ids = ids32(targets)
-    _C.linear_cross_entropy(losses, to_x, dweight, flat, weight.array, ids, scale, compute)
+    _C.linear_cross_entropy(
+        losses, to_x, dweight, flat, weight.array, ids, scale, compute, smoothing
+    )
     return losses
