@@ -10,7 +10,7 @@ from gristmill.console import listing
 from gristmill.errors import ArtifactError
 from gristmill.pipeline import Pipeline
 from gristmill.runs import STAGES
-from gristmill.training.shape import cost, llama_config
+from gristmill.training.shape import cost, model_config
 
 if TYPE_CHECKING:
     from gristmill.config import Config
@@ -25,7 +25,7 @@ def _model(config: Config, root: Path) -> list[tuple[str, str]]:
     from gristmill.training.estimate import resolve_dtype
 
     design, train = config.design, config.train
-    model = llama_config(design, config.split.vocab_size)
+    model = model_config(design, config.split.vocab_size)
     price = cost(model, design.context, design.batch, train.recompute)
     heads = f"{model['num_attention_heads']} heads of {model['head_dim']}"
     return [

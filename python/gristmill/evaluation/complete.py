@@ -24,7 +24,7 @@ from gristmill.serving.fim import infill_ids
 
 if TYPE_CHECKING:
     from gristmill.data.tokenizer import Tokenizer
-    from gristmill.models.llama import Llama
+    from gristmill.models.causal import CausalLM
 
 CHARACTERS = 8  # of a text per id of the context, before it is known how many ids it gives
 
@@ -52,7 +52,7 @@ class ModelCompleter:
     """A live model in the runtime's session, greedy."""
 
     def __init__(
-        self, model: Llama, tokenizer: Tokenizer, max_tokens: int, suffix_first: bool = False
+        self, model: CausalLM, tokenizer: Tokenizer, max_tokens: int, suffix_first: bool = False
     ) -> None:
         """Share the weights of `model` without copy; the session is reused from hole to hole."""
         from gristmill import _C

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from gristmill.backend import _C
-
-if TYPE_CHECKING:
-    from gristmill.models.llama import Llama
+from gristmill.models.causal import CausalLM, eos_ids
 
 
 def generate(
-    model: Llama, ids: Sequence[int] | npt.NDArray[np.integer], max_new_tokens: int,
+    model: CausalLM, ids: Sequence[int] | npt.NDArray[np.integer], max_new_tokens: int,
     temperature: float, top_k: int, top_p: float, seed: int,
 ) -> list[int]:  # fmt: skip
     """Prompt and continuation; stops after eos or when the context is full."""
     tokens = [int(i) for i in np.asarray(ids).reshape(-1)]
-    c = model.config
+    c, ends = model.config, eos_ids(model.config)
     if not tokens or min(tokens) < 0 or max(tokens) >= c.vocab_size:
         raise ValueError(
             f"generate: prompt ids must be 1 or more, each from 0 to {c.vocab_size - 1}"
@@ -35,7 +32,7 @@ def generate(
     while len(tokens) < end:  # drawn by the position in the text, as every other interface does
         token = _C.sample(logits, temperature, top_k, top_p, 0.0, seed, session.length)
         tokens.append(token)
-        if token in c.eos_ids or len(tokens) == end:
+        if token in ends or len(tokens) == end:
             break
         logits = session.eval([token])
     return tokens

@@ -6,25 +6,19 @@ inputs; weights, gradients of weights and the residual stream stay float32.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
-import numpy.typing as npt
-
-from gristmill._tensor import Parameter, Tensor, adjacent, empty, record
-from gristmill.autograd import enable_grad, is_grad_enabled, no_grad
-from gristmill.backend import _C, Array
+from gristmill._tensor import Parameter, Tensor, adjacent, empty
+from gristmill.backend import _C
+from gristmill.models.causal import CausalLM, Ids, eos_ids
 from gristmill.nn.module import Embedding, Linear, Module, ModuleList, RMSNorm
 from gristmill.ops.attention import attention
-from gristmill.ops.linear_cross_entropy import linear_cross_entropy, token_losses
 from gristmill.ops.matmul import linear
 from gristmill.ops.rope import rope
 from gristmill.ops.swiglu import swiglu
-
-Ids = npt.NDArray[np.integer]
 
 # without a value in config.json transformers takes its own default: none is assumed here
 REQUIRED = (
@@ -63,8 +57,7 @@ class LlamaConfig:
     @property
     def eos_ids(self) -> list[int]:
         """Every token that ends a text."""
-        eos = self.eos_token_id
-        return eos if isinstance(eos, list) else [] if eos is None else [eos]
+        return eos_ids(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of config.json."""
@@ -187,16 +180,24 @@ class Decoder(Module):
         self.norm = RMSNorm(c.hidden_size, c.rms_norm_eps)
 
 
-class Llama(Module):
+class Llama(CausalLM):
     """A causal language model."""
 
+    config_class = LlamaConfig
+    STACK = "model.layers"
+    ROLES: ClassVar[Mapping[str, str]] = {
+        "embed_tokens": "embedding",
+        "lm_head": "head",
+        "o_proj": "residual",
+        "down_proj": "residual",
+    }
+    config: LlamaConfig
+
     def __init__(self, config: LlamaConfig) -> None:
-        self.config = config
+        super().__init__(config)
         self.model = Decoder(config)
         if not config.tie_word_embeddings:
             self.lm_head = Linear(config.hidden_size, config.vocab_size)
-        self.compute = "float32"  # or "bfloat16": type of the inputs of products
-        self.recompute = False  # keep only each block's input, compute the rest again in backward
         half = (config.max_position_embeddings, config.head_dim // 2)
         self.cos, self.sin = empty(*half), empty(*half)
         _C.rope_table(self.cos.array, self.sin.array, config.rope_theta)
@@ -208,93 +209,41 @@ class Llama(Module):
         tied = self.config.tie_word_embeddings
         return self.model.embed_tokens.weight if tied else self.lm_head.weight
 
-    def hidden(self, ids: Ids) -> Tensor:
-        """ids (B, T) -> (B, T, C) after the last norm."""
-        ids = np.asarray(ids)
-        longest = self.config.max_position_embeddings
-        if ids.ndim != 2 or not 0 < ids.shape[1] <= longest:
-            raise ValueError(f"ids of shape {ids.shape} given, allowed is (batch, 1 to {longest})")
-        x = self.model.embed_tokens(ids)
-        for block in self.model.layers:
-            run = checkpoint if self.recompute and is_grad_enabled() else _plain
-            x = run(block, x, self.cos, self.sin, self.compute)
+    def embed(self, ids: Ids) -> Tensor:
+        """ids (B, T) -> (B, T, C)."""
+        out: Tensor = self.model.embed_tokens(ids)
+        return out
+
+    def blocks(self) -> list[Module]:
+        """The blocks from below."""
+        return list(self.model.layers)
+
+    def common(self) -> tuple[Tensor, Tensor, str]:
+        """The rotation, and the type of the inputs of products."""
+        return self.cos, self.sin, self.compute
+
+    def last_norm(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
         out: Tensor = self.model.norm(x, self.compute)
         return out
 
-    def forward(self, ids: Ids) -> Tensor:
-        """ids (B, T) -> logits (B, T, V) float32."""
-        return linear(self.hidden(ids), self.head, self.compute, "float32")
+    def initial_std(self, role: str, fan_in: int) -> float:
+        """Standard deviation of a matrix's first values.
 
-    def loss(self, ids: Ids, targets: Ids) -> Tensor:
-        """Mean cross-entropy in nats over targets (B, T) that are not negative."""
-        return linear_cross_entropy(self.hidden(ids), self.head, targets, self.compute)
+        | untied   | layers: 1 / sqrt(in); o and down: 0              | embedding: 1, head:     |
+        |          |                                                  | 1 / sqrt(2C)            |
+        | tied     | layers: 1 / sqrt(in); o, down: / sqrt(2 layers)  | both: 1 / sqrt(2C)      |
 
-    def token_losses(self, ids: Ids, targets: Ids) -> npt.NDArray[np.float32]:
-        """Loss of each target in nats, (B, T); 0 where the target is negative. No graph."""
-        with no_grad():
-            return token_losses(self.hidden(ids), self.head, targets, self.compute)
-
-    def generate(
-        self, ids: Sequence[int] | Ids, max_new_tokens: int = 64, do_sample: bool = False,
-        temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, seed: int = 0,
-    ) -> list[int]:  # fmt: skip
-        """Continue one sequence of ids; returns prompt and continuation, cut after eos."""
-        from gristmill.models.generating import generate
-
-        return generate(
-            self, ids, max_new_tokens, temperature if do_sample else 0.0, top_k, top_p, seed
-        )
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write model.safetensors, config.json and generation_config.json, atomically."""
-        from gristmill.models.saving import save_model
-
-        save_model(self, Path(folder))
-
-    def first_nonfinite(self, ids: Ids) -> str:
-        """Where a loss over ids that is not finite begins: a parameter, else a layer, else lm_head.
-
-        For a gradient that is not finite see `nonfinite_gradient`.
+        First logits of variance 1/2 put the loss a quarter nat above ln V, and every block begins
+        as the identity (Zhang et al. 2019, Fixup, arXiv:1901.09321), because what untrained layers
+        add to the stream would drown the embeddings. Tied, that would be a model that predicts its
+        own input.
         """
-        for name, p in self.named_parameters():
-            if not np.isfinite(p.numpy()).all():
-                return name
-        with no_grad():
-            x = self.model.embed_tokens(ids)
-            for i, block in enumerate(self.model.layers):
-                x = block(x, self.cos, self.sin, self.compute)
-                if not np.isfinite(x.numpy()).all():
-                    return f"model.layers.{i}"
-        return "lm_head"
-
-    def nonfinite_gradient(self) -> str | None:
-        """Name of the parameter nearest to the loss whose gradient is not finite, or None."""
-        for name, p in reversed(list(self.named_parameters())):
-            if p.grad is not None and not np.isfinite(p.grad.numpy()).all():
-                return name
-        return None
-
-    def tensors(self) -> Iterator[tuple[str, Array]]:
-        """Every weight under its Hugging Face name."""
-        for name, p in self.named_parameters():
-            yield name, p.array
-
-
-def _plain(block: Module, x: Tensor, *rest: Any) -> Tensor:
-    out: Tensor = block(x, *rest)
-    return out
-
-
-def checkpoint(block: Module, x: Tensor, *rest: Any) -> Tensor:
-    """Like block(x, *rest), keeping only x: backward runs the block again (Chen et al., 2016)."""
-    with no_grad():
-        out: Tensor = block(x, *rest)
-
-    def backward(dout: Array, dx: Any, *_: Any) -> None:
-        with enable_grad():
-            again = Tensor(x.array, requires_grad=True)
-            block(again, *rest).backward(Tensor(dout))
-        if dx is not None and again.grad is not None:
-            dx.give(again.grad.array)
-
-    return record(out.array, (x, *block.parameters()), backward)
+        tied = self.config.tie_word_embeddings
+        if role == "embedding" and not tied:
+            return 1.0
+        if role in ("embedding", "head"):
+            return 1.0 / math.sqrt(2.0 * fan_in)
+        if role != "residual":
+            return 1.0 / math.sqrt(fan_in)
+        return 1.0 / math.sqrt(2.0 * fan_in * self.config.num_hidden_layers) if tied else 0.0

@@ -10,27 +10,26 @@ import numpy as np
 import numpy.typing as npt
 
 from gristmill.errors import ArtifactError
-from gristmill.models.llama import Llama, LlamaConfig
+from gristmill.models.architectures import build, config_from_dict
+from gristmill.models.causal import CausalLM
 
 
-def from_pretrained(folder: str | Path) -> Llama:
+def from_pretrained(folder: str | Path) -> CausalLM:
     """The model of a folder with config.json and model.safetensors, as float32.
 
     Raises ArtifactError when a file is missing, damaged, or of another architecture.
     """
     folder = Path(folder)
     try:
-        config = LlamaConfig.from_dict(json.loads((folder / "config.json").read_text("utf-8")))
+        config = config_from_dict(json.loads((folder / "config.json").read_text("utf-8")))
     except FileNotFoundError:
         raise ArtifactError(f"{folder} has no config.json: not a saved model") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{folder / 'config.json'}: {error}") from None
-    model = Llama(config)
+    model = build(config)
     state = read_weights(folder)
-    if config.tie_word_embeddings:
-        state.pop("lm_head.weight", None)
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(model.adopt(config, state))
     except (KeyError, ValueError) as error:
         raise ArtifactError(
             f"{folder / 'model.safetensors'} does not fit its config.json: {error.args[0]}"

@@ -16,10 +16,10 @@ import numpy as np
 from gristmill.artifacts import fsync_folder, storage_errors
 
 if TYPE_CHECKING:
-    from gristmill.models.llama import Llama
+    from gristmill.models.causal import CausalLM
 
 
-def save_model(model: Llama, folder: Path, training: dict[str, Any] | None = None) -> None:
+def save_model(model: CausalLM, folder: Path, training: dict[str, Any] | None = None) -> None:
     """Write `model` to `folder`; `training` has JSON values and, under "arrays", float32 arrays.
 
     Raises StorageError where the disk refuses; an old folder is then untouched.
@@ -35,7 +35,7 @@ def save_model(model: Llama, folder: Path, training: dict[str, Any] | None = Non
             raise
 
 
-def _write_folder(model: Llama, folder: Path, training: dict[str, Any] | None) -> None:
+def _write_folder(model: CausalLM, folder: Path, training: dict[str, Any] | None) -> None:
     from safetensors.numpy import save
 
     folder.mkdir(parents=True)

@@ -17,7 +17,7 @@ from gristmill.evaluation.baselines import TextBaselines, hole_baselines, text_b
 from gristmill.evaluation.chosen import choose_holes
 from gristmill.evaluation.complete import Completion
 from gristmill.evaluation.corpus import Corpus, open_corpus, texts
-from gristmill.training.shape import Cost, cost, llama_config
+from gristmill.training.shape import Cost, cost, model_config
 
 HOLES, MAX_TOKENS = 40, 64  # per kind, for the completers without a network
 BASELINES = {"id": "VARCHAR", "bytes": "BIGINT", "ngram": "DOUBLE", "bz2": "DOUBLE", "xz": "DOUBLE"}
@@ -29,7 +29,7 @@ def run(ctx: StageContext) -> Result:
 
     split, design = ctx.input("split"), ctx.config.design
     tokenizer = Tokenizer.load(split)
-    model = llama_config(design, tokenizer.vocab_size) | {"eos_token_id": tokenizer.eos}
+    model = model_config(design, tokenizer.vocab_size) | {"eos_token_id": tokenizer.eos}
     price = cost(model, design.context, design.batch, ctx.config.train.recompute)
     train, val = open_corpus(split / "train"), open_corpus(split / "val")
     free = free_memory()
@@ -59,7 +59,7 @@ def run(ctx: StageContext) -> Result:
 
 def _speed(ctx: StageContext, model: dict[str, Any], price: Cost, train: Corpus) -> dict[str, Any]:
     """Measure real steps on real batches; returns nothing where there is no room to."""
-    from gristmill.models import Llama, LlamaConfig
+    from gristmill.models import build, config_from_dict
     from gristmill.training.estimate import measure_speed, peak_flops, resolve_dtype
     from gristmill.training.trainer import TrainerConfig
 
@@ -68,7 +68,7 @@ def _speed(ctx: StageContext, model: dict[str, Any], price: Cost, train: Corpus)
     loader = Loader(train.shard, design.batch, design.context, ctx.seed)
     dtype = resolve_dtype(t.dtype)
     short = TrainerConfig(dtype=dtype, accumulate=t.accumulate, recompute=t.recompute)
-    speed = measure_speed(Llama(LlamaConfig.from_dict(model)), loader, short)
+    speed = measure_speed(build(config_from_dict(model)), loader, short)
     peak = peak_flops(dtype)
     return {
         "seconds_per_step": speed.seconds_per_step,

@@ -16,13 +16,13 @@ from gristmill.data.tokenizer import Tokenizer
 
 def run(ctx: StageContext) -> Result:
     """Write model/ (a Hugging Face folder) and variance.json."""
-    from gristmill.models import Llama, LlamaConfig
+    from gristmill.models import build, config_from_dict
     from gristmill.models.saving import save_model
     from gristmill.training import initial
 
     split, config = ctx.input("split"), ctx.config.initialize
     design = read_json(ctx.input("design") / "design.json")
-    model = Llama(LlamaConfig.from_dict(design["model"]))
+    model = build(config_from_dict(design["model"]))
     rules = initial.fill(model, config, ctx.seed)
     batch = Loader(Shard.open(split / "train"), design["batch"], design["context"], ctx.seed).batch(
         0

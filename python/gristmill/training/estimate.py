@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gristmill._tensor import zeros
-from gristmill.models.llama import Llama
+from gristmill.models.causal import CausalLM
 from gristmill.ops.matmul import matmul
 from gristmill.training.trainer import Data, Trainer, TrainerConfig
 
@@ -29,7 +29,7 @@ class Speed:
 
 
 def measure_speed(
-    model: Llama, data: Data, config: TrainerConfig, seconds: float = SECONDS
+    model: CausalLM, data: Data, config: TrainerConfig, seconds: float = SECONDS
 ) -> Speed:
     """Train `model` for a few steps of `config` and time them; it is of no use afterwards."""
     warm = _steps(model, data, config, WARM)
@@ -39,7 +39,9 @@ def measure_speed(
     return Speed(median, timed[0][1] / median, count)
 
 
-def _steps(model: Llama, data: Data, config: TrainerConfig, count: int) -> list[tuple[float, int]]:
+def _steps(
+    model: CausalLM, data: Data, config: TrainerConfig, count: int
+) -> list[tuple[float, int]]:
     """Return (seconds, tokens) of each of `count` steps."""
     short = TrainerConfig(
         steps=count, lr=config.lr, dtype=config.dtype, accumulate=config.accumulate,

@@ -21,6 +21,11 @@ class Cost:
     memory_bytes: int  # weights, gradients, two AdamW averages, saved activations of a micro-batch
 
 
+def model_config(design: DesignConfig, vocab_size: int) -> dict[str, Any]:
+    """Return the Hugging Face fields of a model of this design; raises ConfigError for a misfit."""
+    return {"llama": llama_config}[design.preset](design, vocab_size)
+
+
 def llama_config(design: DesignConfig, vocab_size: int) -> dict[str, Any]:
     """Return the Hugging Face fields of a llama of this design; raises ConfigError for a misfit."""
     hidden = design.hidden_size or _width(design.depth)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from gristmill.artifacts import storage_errors
 from gristmill.checkpoint.folder import load_training
 from gristmill.errors import ArtifactError, TrainingError
-from gristmill.models.llama import Llama
+from gristmill.models.causal import CausalLM
 from gristmill.models.loading import from_pretrained
 from gristmill.models.saving import recover, save_model
 from gristmill.optim import AdamW, learning_rate
@@ -86,7 +86,7 @@ class Trainer:
     """
 
     def __init__(
-        self, model: Llama, train: Data, val: Data | None = None,
+        self, model: CausalLM, train: Data, val: Data | None = None,
         config: TrainerConfig | None = None, out: str | Path | None = None,
         on_step: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:  # fmt: skip
