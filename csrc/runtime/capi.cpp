@@ -11,6 +11,7 @@ using gristmill::runtime::Candidate;
 using gristmill::runtime::Error;
 using gristmill::runtime::Model;
 using gristmill::runtime::Sampling;
+using gristmill::runtime::Sequence;
 using gristmill::runtime::Session;
 using gristmill::runtime::Str;
 
@@ -172,6 +173,20 @@ int gristmill_eval(gristmill_session* session, const int32_t* ids, int64_t n, fl
     return report(error, "the tokens do not fit the context", GRISTMILL_NO_ROOM);
   Error e;
   return session->session.eval(ids, n, false, logits, &e) ? GRISTMILL_OK : report(error, e, GRISTMILL_BAD_ARGUMENT);
+}
+
+int gristmill_eval_batch(const gristmill_sequence* sequences, int64_t count, float* logits, gristmill_error* error) {
+  Array<Sequence> parts;
+  bool room = true;
+  for (int64_t i = 0; i < count; ++i) {
+    const gristmill_sequence& s = sequences[i];
+    if (s.session == nullptr) return report(error, "a session is NULL", GRISTMILL_BAD_ARGUMENT);
+    if (!parts.push({&s.session->session, s.ids, s.n})) return report(error, "out of memory", GRISTMILL_NO_MEMORY);
+    room = room && s.n <= s.session->session.n_ctx() - s.session->session.length();
+  }
+  Error e;
+  const bool ok = Session::eval_batch(parts.data(), count, logits, &e);
+  return ok ? GRISTMILL_OK : report(error, e, room ? GRISTMILL_BAD_ARGUMENT : GRISTMILL_NO_ROOM);
 }
 
 int gristmill_sample(gristmill_session* session, const float* logits, const gristmill_sampling* o, int64_t position,

@@ -39,6 +39,12 @@ typedef struct gristmill_error {
   char text[320];
 } gristmill_error;
 
+typedef struct gristmill_sequence { /* what one session of gristmill_eval_batch appends */
+  gristmill_session* session;
+  const int32_t* ids;
+  int64_t n;
+} gristmill_sequence;
+
 typedef struct gristmill_sampling {
   uint32_t struct_size; /* set to sizeof(gristmill_sampling) */
   float temperature;    /* 0: the most probable token, the lowest id wins ties */
@@ -94,6 +100,11 @@ GRISTMILL_API int gristmill_session_truncate(gristmill_session* session, int64_t
 /* Appends n ids; logits (vocab_size) of the last one. No memory is allocated. */
 GRISTMILL_API int gristmill_eval(gristmill_session* session, const int32_t* ids, int64_t n, float* logits,
                                  gristmill_error* error);
+/* The same for several sessions of one model in one step, each given once: every weight is read once for all of them,
+ * and the logits (count, vocab_size) have the bits that gristmill_eval gives each alone. On failure no session has
+ * changed. All sessions belong to the calling thread during the call. */
+GRISTMILL_API int gristmill_eval_batch(const gristmill_sequence* sequences, int64_t count, float* logits,
+                                       gristmill_error* error);
 /* Draws from logits (vocab_size) of the given session; position: number of tokens before the drawn one, prompt
    included, which is gristmill_session_length. So the same seed draws the same tokens in every program. */
 GRISTMILL_API int gristmill_sample(gristmill_session* session, const float* logits, const gristmill_sampling* sampling,

@@ -1,12 +1,17 @@
-// One text being read by a llama: the key-value cache, and the forward pass on the plain kernels of a table, op for op
-// as the training engine runs it. So f32 logits equal the engine's byte for byte, in prefill and in decode.
+// One text being read by a model: the key-value cache, and the steps that append to it, alone or together with other
+// sessions. f32 logits equal the engine's byte for byte, in prefill and in decode, whatever else is in the step.
 #pragma once
-#include "../backend.h"
-#include "model.h"
+#include "forward.h"
 
 namespace gristmill::runtime {
 
-constexpr int64_t kPrefillRows = 64;  // tokens evaluated at once; does not show in the bits
+class Session;
+
+struct Sequence {  // what one session of a step appends
+  Session* session;
+  const int32_t* ids;
+  int64_t n;
+};
 
 class Session {
  public:
@@ -21,41 +26,26 @@ class Session {
 
   // Appends n ids. logits (V) of the last one, or with every = true (n, V) of each.
   [[nodiscard]] bool eval(const int32_t* ids, int64_t n, bool every, float* logits, Error* error);
+  // The same for sessions of one model, each given once; logits (count, V) of the last id of each. On failure no
+  // session has changed. The caller keeps other threads away from all of them.
+  [[nodiscard]] static bool eval_batch(const Sequence* sequences, int64_t count, float* logits, Error* error);
   [[nodiscard]] bool truncate(int64_t n, Error* error);  // keeps the first n tokens
   int64_t length() const { return length_; }
-  int64_t n_ctx() const { return n_ctx_; }
+  int64_t n_ctx() const { return cache_.n_ctx; }
   const Model& model() const { return *model_; }
 
  private:
-  struct Buffers {                    // offsets, then pointers, into one block; T = kPrefillRows
-    float *x, *h, *down;              // (T, C)
-    float *q, *q_rotated, *attended;  // (T, H*D)
-    float* k;                         // (T, G*D) before rotation
-    float *gate, *up, *act;           // (T, F)
-    float *cos, *sin;                 // (n_ctx, D/2)
-    float *keys, *values;             // (layers, n_ctx, G, D)
-    uint8_t* workspace;
-  };
-  static int64_t place(const LlamaConfig& c, int64_t n_ctx, int64_t workspace, uint8_t* base, Buffers* b);
-  static int64_t workspace_bytes(const Model& model, int64_t n_ctx);
-  bool chunk(const int32_t* ids, int64_t T, Error* error);
-  bool attention_block(const Layer& l, int64_t layer, int64_t T, Error* error);
-  bool mlp_block(const Layer& l, int64_t T, Error* error);
-  bool logits_of(int64_t row, int64_t rows, float* out, Error* error);
-  bool norm(float* out, const float* x, const View& weight, int64_t rows, Error* error);
-  bool linear(float* out, const float* x, const View& weight, int64_t rows, int64_t N, int64_t K, Error* error);
-  bool rotate(float* out, const float* x, int64_t T, int64_t heads, Error* error);
-  bool swiglu(int64_t T, Error* error);
-  bool combine(Elementwise op, float* out, const float* x, int64_t n, Error* error);
-  template <class Args>
-  bool call(const char* name, Status (*op)(Context*, const Args*), int64_t (*workspace)(const Args*, int32_t),
-            const Args& args, Error* error);
+  void place(Placer* placer, const LlamaConfig& c);
+  bool check(const int32_t* ids, int64_t n, Error* error) const;
+  static bool check_batch(const Sequence* sequences, int64_t count, Error* error);
+  static bool run(const Sequence* sequences, int64_t count, bool every, float* logits, Error* error);
 
   const Model* model_ = nullptr;
-  int64_t n_ctx_ = 0, length_ = 0, workspace_bytes_ = 0;
+  int64_t length_ = 0;  // cache_.length runs ahead of it within a step
   uint8_t* block_ = nullptr;
   int64_t block_bytes_ = 0;
-  Buffers b_{};
+  Cache cache_{};
+  Scratch scratch_{};
 };
 
 }  // namespace gristmill::runtime

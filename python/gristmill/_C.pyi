@@ -180,6 +180,14 @@ def embedding_backward(dweight: Array, dout: Array, ids: Array) -> None: ...
 def embedding_forward(out: Array, weight: Array, ids: Array) -> None: ...
 def empty(shape: collections.abc.Sequence[int], dtype: str = "float32") -> Array: ...
 def entries() -> list[dict[str, typing.Any]]: ...
+def eval_batch(
+    sessions: list, ids: collections.abc.Sequence[collections.abc.Sequence[int]]
+) -> numpy.typing.NDArray[numpy.float32]:
+    """
+    Appends ids[i] to sessions[i], all of one model and each given once; logits (n, V) of the last id of each,
+    with the bits of sessions[i].eval(ids[i]). Raises ValueError naming the sequence; then none has changed.
+    """
+
 def from_numpy(array: numpy.typing.NDArray[typing.Any], bfloat16: bool = False) -> Array:
     """
     Shares the memory of a NumPy array; uint16 is taken as bfloat16 when asked.

@@ -208,6 +208,41 @@ def test_session_generates_what_python_generates(lib: Any, path: Path, error: Er
     lib.gristmill_model_close(model)
 
 
+class Sequence(ct.Structure):
+    """gristmill_sequence."""
+
+    _fields_ = (("session", ct.c_void_p), ("ids", ct.c_void_p), ("n", ct.c_int64))
+
+
+def test_several_sessions_in_one_step(lib: Any, path: Path, error: Error) -> None:
+    model, ids = opened(lib, path, error), [[5, 6, 7], [8], [9, 10]]
+    blocks = [(ct.c_int32 * len(part))(*part) for part in ids]
+    parts = (Sequence * 3)()
+    for part, block in zip(parts, blocks, strict=True):
+        session = ct.c_void_p()
+        assert lib.gristmill_session_new(ct.byref(session), model, ct.c_int64(4), None) == OK
+        part.session, part.ids, part.n = session, ct.addressof(block), len(block)
+    logits = np.zeros((3, 331), np.float32)
+    pointer = logits.ctypes.data_as(ct.POINTER(ct.c_float))
+    step = lib.gristmill_eval_batch
+    assert step(parts, ct.c_int64(3), pointer, ct.byref(error)) == OK
+    same = _C.Model(str(path), True)
+    for row, part in zip(logits, ids, strict=True):
+        assert row.tobytes() == _C.Session(same, 4).eval(part).tobytes()
+    assert step(parts, ct.c_int64(3), pointer, ct.byref(error)) == NO_ROOM
+    assert error.text.startswith(b"sequence 0 of 3: 3 tokens do not fit")
+    lengths = [lib.gristmill_session_length(ct.c_void_p(part.session)) for part in parts]
+    assert lengths == [3, 1, 2]
+    parts[0].n, blocks[1][0] = 1, 331
+    assert step(parts, ct.c_int64(3), pointer, ct.byref(error)) == BAD_ARGUMENT
+    assert step(parts, ct.c_int64(0), pointer, ct.byref(error)) == BAD_ARGUMENT
+    for part in parts:
+        lib.gristmill_session_close(ct.c_void_p(part.session))
+    parts[0].session = None
+    assert step(parts, ct.c_int64(1), pointer, ct.byref(error)) == BAD_ARGUMENT
+    lib.gristmill_model_close(model)
+
+
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
 @pytest.mark.parametrize("flags", [["-std=c99", "-xc"], ["-std=c++11", "-xc++"]])
 def test_header_compiles_as_c99_and_cpp(flags: list[str], tmp_path: Path) -> None:
