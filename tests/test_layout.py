@@ -45,11 +45,11 @@ RANKS = (
     ("ops", "_tensor"),  # ops give tensors, and a tensor's methods are ops
     ("nn", "optim"),
     ("models",),
-    ("training", "evaluation", "checkpoint", "serving", "lab"),
+    ("training", "evaluation", "checkpoint", "serving", "lab", "registry"),
     ("config", "stages"),
     ("keys", "runs", "reporting"),
     ("pipeline",),
-    ("console", "plan", "doctor"),
+    ("console", "plan", "doctor", "selection"),
     ("verbs",),
     ("cli",),
     ("__main__",),

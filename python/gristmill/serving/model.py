@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gristmill import registry
 from gristmill.errors import ArtifactError, DataError
 
 from .runtime import Runtime
 
-DEFAULT = Path("runs/latest")
+RUNS = Path("runs")
 IN_FOLDER = ("11_deploy/model.gguf", "model.gguf")
 NEXT_STEP = "run `gristmill run` to make one, or name a GGUF file or a run folder"
 
 
 def find_model(given: str | None) -> Path:
-    """Path of the GGUF for what the user gave: a file, a run folder, or None for runs/latest.
+    """Path of the GGUF for what the user gave: a file, a run folder, or None for the promoted model
+    of runs/, else its latest run.
 
-    Raises DataError naming what was looked for.
+    Raises DataError naming what was looked for, ArtifactError where the promoted file has changed.
     """
-    path = Path(given) if given is not None else DEFAULT
+    promoted = registry.current(RUNS) if given is None else None
+    if promoted is not None:
+        return registry.checked_model(RUNS, promoted)
+    path = Path(given) if given is not None else RUNS / "latest"
     if path.is_dir():
         for name in IN_FOLDER:
             if (path / name).is_file():
