@@ -122,6 +122,13 @@ class Server:
         lines = self.get("/metrics").body.decode().splitlines()
         return float(next(line.split()[1] for line in lines if line.startswith(name + " ")))
 
+    def metric_of(self, name: str, **labels: str) -> float:
+        """Value of a metric with these labels; 0 where it is not there yet."""
+        inside = ",".join(f'{key}="{value}"' for key, value in labels.items())
+        start = f"gristmill_{name}{{{inside}}} "
+        lines = self.get("/metrics").body.decode().splitlines()
+        return next((float(line.split()[-1]) for line in lines if line.startswith(start)), 0.0)
+
     def raw(self, data: bytes, *, seconds: float = 5) -> bytes:
         """Send bytes as they are and read until the server closes or `seconds` pass."""
         received = b""

@@ -22,7 +22,6 @@ from gristmill.serving.engine import Engine
 from gristmill.serving.limits import Limits
 
 MODES = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
-OTHER_TYPES = {"GET /": "text/html", "GET /metrics": "text/plain"}  # the schema says JSON of all
 EXAMPLES = 40  # of each route and mode; all take about 6 s
 
 
@@ -42,12 +41,7 @@ def check(response: Any, case: Any) -> None:
         assert set(error) == {"message", "type", "param", "code"}
         assert error["message"]
         return
-    streams = isinstance(case.body, dict) and case.body.get("stream") is True
-    other = "text/event-stream" if streams else OTHER_TYPES.get(case.operation.label)
-    if other:
-        assert response.headers["content-type"][0].startswith(other)
-    else:
-        case.validate_response(response, [response_schema_conformance, content_type_conformance])
+    case.validate_response(response, [response_schema_conformance, content_type_conformance])
 
 
 def test_every_route_answers_as_its_schema_says(schema: Any) -> None:
@@ -73,4 +67,5 @@ def test_every_route_answers_as_its_schema_says(schema: Any) -> None:
     reached = {label for label, status in seen if status == 200}
     labels = {operation.label for operation in operations}
     assert len(labels) >= 11
-    assert labels - reached <= {"GET /v1/models/{name}"}  # random names are no model: 404
+    # random names are no model and random ids no answer: 404
+    assert labels - reached <= {"GET /v1/models/{name}", "POST /v1/feedback"}

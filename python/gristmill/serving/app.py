@@ -12,13 +12,14 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from .completions import complete
 from .engine import Engine
+from .feedback import Feedback
 from .fim import fim_tokens
 from .guard import App, Guard
 from .http_errors import ApiError, bad_value
@@ -26,9 +27,21 @@ from .infill import infill
 from .limits import Limits
 from .metrics import Metrics
 from .request_log import RequestLog
-from .schema import CompletionBody, DetokenizeBody, InfillBody, TokenizeBody, first_problem
+from .schema import (
+    CompletionBody,
+    DetokenizeBody,
+    FeedbackBody,
+    InfillBody,
+    TokenizeBody,
+    first_problem,
+)
 from .service import Disconnected, Service
 from .text import token_name
+
+# of a route that answers with a JSON object or, where the request asks for it, a stream of them
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {}, "text/event-stream": {}}}
+}
 
 
 def create_app(
@@ -45,12 +58,14 @@ def create_app(
     metrics = Metrics()
     metrics.watch(engine, name)
     service = Service(engine, limits, metrics, name, int(time.time()), selftests)
+    feedback = Feedback(log.path if log is not None else None, service.recent, limits)
     app = FastAPI(
         title="gristmill", docs_url=None, redoc_url=None, redirect_slashes=False
     )  # their pages load from a CDN
     app.router.route_class = _Route
     _add_errors(app)
     _add_generation(app, service)
+    _add_feedback(app, service, feedback)
     _add_state(app, service)
     _add_tokenizer(app, service)
     _add_page(app)
@@ -109,13 +124,21 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _add_generation(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/completions", response_model=None)
+    @app.post("/v1/completions", responses=STREAMED)
     async def completions(request: Request, body: CompletionBody) -> Response:
         return await complete(service, request, body)
 
-    @app.post("/infill", response_model=None)
+    @app.post("/infill", responses=STREAMED)
     async def fill(request: Request, body: InfillBody) -> Response:
         return await infill(service, request, body)
+
+
+def _add_feedback(app: FastAPI, service: Service, feedback: Feedback) -> None:
+    @app.post("/v1/feedback")
+    async def vote(body: FeedbackBody) -> dict[str, Any]:
+        taken = await feedback.take(body)
+        service.metrics.voted(body.rating)
+        return taken
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
@@ -152,7 +175,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
             raise ApiError(503, "unavailable", "the engine has stopped", retry_seconds=5)
         return {"status": "ok"}
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
@@ -188,7 +211,7 @@ def _add_page(app: FastAPI) -> None:
     page = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     headers = {"content-security-policy": page_policy(page), "cache-control": "no-cache"}
 
-    @app.get("/", response_model=None)
+    @app.get("/", response_class=HTMLResponse)
     async def playground() -> Response:
         return Response(page, media_type="text/html", headers=headers)
 

@@ -28,6 +28,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OPEN = frozenset({"/", "/health", "/health/ready"})  # every other path needs the key
+KINDS = {"/v1/completions": "cmpl", "/v1/chat/completions": "chatcmpl", "/infill": "infill"}
 METHODS = frozenset({"GET", "HEAD", "POST"})
 SAFE = (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")
 
@@ -90,7 +91,7 @@ class Guard:
         state["entry"], state["id"] = exchange.entry, exchange.id
         if scope["method"] == "POST":
             body = await self._body(headers, receive)
-            state["json"] = checked_json(body, self._limits)
+            state["size"], state["json"] = len(body), checked_json(body, self._limits)
             receive = _replay(body, receive)
         await self._app(scope, receive, exchange.send)
 
@@ -178,15 +179,15 @@ class _Exchange:
     """One request's answer: its id, whether headers are out, and its line in the log."""
 
     def __init__(self, scope: Scope, send: Send, write_seconds: float) -> None:
-        self.id = uuid.uuid4().hex
         self.began = time.perf_counter()
         self.path, self.status, self.outcome = str(scope["path"]), 0, "cut"
+        self.id = f"{KINDS.get(self.path, 'req')}-{uuid.uuid4().hex}"
         self._send, self._write_seconds = send, write_seconds
         self.entry: dict[str, Any] = {
             "id": self.id,
             "time": round(time.time(), 3),
             "method": scope["method"],
-            "path": self.path[:200],
+            "endpoint": self.path[:200],
         }
 
     async def send(self, message: Message) -> None:

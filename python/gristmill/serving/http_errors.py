@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 TYPES |= {429: "rate_limit_error", 500: "server_error", 503: "unavailable_error"}
+TYPES |= {507: "server_error"}
 
 
 class ApiError(Exception):

@@ -11,10 +11,11 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
-from .completions import chain
+from .answers import Choice, understood
 from .decode import Finish, Piece, Task
 from .fim import FimPrompt, infill_ids
 from .http_errors import bad_value
+from .plan import chain
 from .schema import InfillBody
 from .scores import Score
 from .service import Run, Service, chosen_seed
@@ -43,35 +44,25 @@ class _Plan:
 async def infill(service: Service, request: Request, body: InfillBody) -> Response:
     """Answer one request, whole or as a stream of llama.cpp's objects."""
     plan = _plan(service, body, time.perf_counter())
-    entry = request.state.entry
-    entry.update(seed=plan.task.seed, model=service.fingerprint, stream=bool(body.stream))
+    choice = Choice()
+    service.note(request, understood(body, seed=plan.task.seed), [choice])
     run = service.submit([plan.task], plan.arrived)
     try:
         run.watch(request)
         if body.stream:
-            frames = _frames(plan, run, entry)
+            frames = _frames(plan, run, request, choice)
             first = await anext(frames)
             return EventStream(chain(first, frames), run.close, plan.headers, done=False)
-        text, finish = "", None
-        ids: list[int] = []
-        scores: list[Score] = []
         async for item in run.events():
-            if item is None:
-                continue
-            if isinstance(item[1], Finish):
-                finish = item[1]
-            else:
-                text += item[1].text
-                ids += item[1].ids
-                scores += item[1].scores
-        assert finish is not None
+            if item is not None:
+                choice.add(item[1])
         run.close()
-        _log(entry, finish)
-        answer = _answer(plan, text, finish)
+        service.finished(request, [choice], 1)
+        answer = {**_answer(plan, choice.text, choice.ended()), "id": request.state.id}
         if body.return_tokens:
-            answer["tokens"] = ids
+            answer["tokens"] = choice.logged["tokens"]
         if plan.scored:
-            answer["completion_probabilities"] = [_probability(score) for score in scores]
+            answer["completion_probabilities"] = [_probability(score) for score in choice.scores]
         if body.response_fields:
             answer = picked(answer, body.response_fields)
         return JSONResponse(answer, headers=plan.headers)
@@ -206,28 +197,18 @@ def _probability(score: Score) -> dict[str, Any]:
     return {"id": score.id, "token": score.token, "logprob": score.logprob, "top_logprobs": top}
 
 
-def _log(entry: dict[str, Any], finish: Finish) -> None:
-    usage = {
-        "prompt_tokens": finish.prompt_tokens,
-        "completion_tokens": finish.completion_tokens,
-        "cached_tokens": finish.cached_tokens,
-    }
-    entry.update(usage=usage, finish=[finish.stop_type])
-
-
-async def _frames(plan: _Plan, run: Run, entry: dict[str, Any]) -> AsyncIterator[bytes]:
-    predicted = 0
+async def _frames(plan: _Plan, run: Run, request: Request, choice: Choice) -> AsyncIterator[bytes]:
     async for item in run.events():
         if item is None:
             yield PING
-        elif isinstance(item[1], Finish):
-            _log(entry, item[1])
-            yield frame({**_answer(plan, "", item[1])})
-        elif (data := _part(plan, item[1], predicted)) is not None:
-            predicted += len(item[1].ids)
+            continue
+        before = len(choice.logged["tokens"])
+        choice.add(item[1])
+        if isinstance(item[1], Finish):
+            plan.service.finished(request, [choice], 1)
+            yield frame({**_answer(plan, "", item[1]), "id": request.state.id})
+        elif (data := _part(plan, item[1], before)) is not None:
             yield data
-        else:
-            predicted += len(item[1].ids)
 
 
 def _part(plan: _Plan, piece: Piece, before: int) -> bytes | None:

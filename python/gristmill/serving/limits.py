@@ -53,6 +53,7 @@ TABLE = types.MappingProxyType(
         "logprobs": Limit(20, "tokens", 0, 100, "schema", 400, "alternatives per token"),
         "logit_bias": Limit(1024, "tokens", 0, 65536, "schema", 400, "biased tokens"),
         "extra": Limit(256, "chunks", 0, 4096, "schema", 400, "input_extra of /infill"),
+        "feedback_bytes": Limit(1 << 28, "bytes", 4096, 1 << 40, "feedback", 507, "of its file"),
         "drain_seconds": Limit(30, "s", 0, 600, "server", 0, "for open answers at shutdown"),
     }
 )

@@ -18,7 +18,8 @@ from .engine import Engine
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80)
 ROUTES = (
-    *("/v1/completions", "/v1/models", "/infill", "/tokenize", "/detokenize"),
+    *("/v1/completions", "/v1/chat/completions", "/v1/feedback", "/v1/models"),
+    *("/infill", "/tokenize", "/detokenize"),
     *("/tokenizer_info", "/health", "/metrics", "/"),
 )
 
@@ -38,6 +39,7 @@ class Metrics:
 
         self._requests = counter("requests_total", "Answers by route and status", "route", "code")
         self._rejected = counter("request_rejections_total", "Refusals by reason", "reason")
+        self._votes = counter("feedback_total", "Votes on answers", "rating")
         self._dropped = counter("log_dropped_total", "Lines the request log lost")
         self._duration = histogram("request_duration_seconds", "Whole request")
         self._first = histogram("time_to_first_token_seconds", "Arrival to first text")
@@ -62,6 +64,10 @@ class Metrics:
     def rejected(self, reason: str) -> None:
         """Count a refusal for lack of room or time."""
         self._rejected.labels(reason=reason).inc()
+
+    def voted(self, rating: str | None) -> None:
+        """Count a vote."""
+        self._votes.labels(rating=rating or "none").inc()
 
     def log_dropped(self) -> None:
         """Count a line of the request log that could not be written."""

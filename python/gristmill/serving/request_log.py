@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,18 @@ class RequestLog:
     """Appends lines to `path`; past `most_bytes` it becomes path.1, path.1 becomes path.2, ...
 
     A line is one write to a file opened for appending, so lines of two processes do not mix. When
-    writing fails later (disk full) the server goes on and `dropped` counts the lost lines.
+    writing fails later (disk full) the server goes on and `dropped` counts the lost lines. Half a
+    line that a crash left at the end stays a line of its own, which readers skip.
     """
 
-    def __init__(self, path: Path, *, most_bytes: int = 16 << 20, keep: int = 4) -> None:
-        """Opens the file. Raises ConfigError where it cannot be written."""
-        self._path, self._most, self._keep = path, most_bytes, keep
+    def __init__(
+        self, path: Path, *, most_bytes: int | None = 16 << 20, keep: int = 4, sync: bool = False
+    ) -> None:
+        """Opens the file. Raises ConfigError where it cannot be written.
+
+        `most_bytes` None never rotates; `sync` waits for the disk at every line.
+        """
+        self.path, self._most, self._keep, self._sync = path, most_bytes, keep, sync
         self._lock = threading.Lock()
         self.dropped = 0
         self._torn = False
@@ -33,6 +41,12 @@ class RequestLog:
                 "name another with --log-file or turn it off with --no-log"
             ) from None
         self._size = os.fstat(self._file).st_size
+        self._torn = not _ends_whole(path)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._size
 
     def write(self, entry: dict[str, Any]) -> bool:
         """Append one entry; returns whether it was written whole."""
@@ -40,7 +54,7 @@ class RequestLog:
         line = json.dumps(entry, ensure_ascii=True, allow_nan=False).encode("ascii") + b"\n"
         with self._lock:
             try:
-                if self._size and self._size + len(line) > self._most:
+                if self._most and self._size and self._size + len(line) > self._most:
                     self._rotate()
                 if self._torn:
                     line = b"\n" + line  # the torn line stays alone
@@ -49,6 +63,8 @@ class RequestLog:
                 self._torn = written < len(line)
                 if self._torn:  # the disk is full
                     raise OSError("short write")
+                if self._sync:
+                    os.fsync(self._file)
             except OSError:
                 self.dropped += 1
                 return False
@@ -66,13 +82,60 @@ class RequestLog:
 
     def _open(self) -> int:
         # prompts may be private: readable by the owner only
-        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def _rotate(self) -> None:
-        names = [self._path, *(Path(f"{self._path}.{i}") for i in range(1, self._keep + 1))]
+        names = [self.path, *(Path(f"{self.path}.{i}") for i in range(1, self._keep + 1))]
         for older, newer in zip(reversed(names[1:]), reversed(names[:-1]), strict=True):
             if newer.exists():
                 os.replace(newer, older)
         fresh = self._open()
         os.close(self._file)
         self._file, self._size = fresh, 0
+
+
+def _ends_whole(path: Path) -> bool:
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def files(path: Path) -> list[Path]:
+    """The log and its older parts, newest first."""
+    older = path.parent.glob(f"{path.name}.*")
+    numbered = sorted((int(p.suffix[1:]), p) for p in older if p.suffix[1:].isdecimal())
+    return [p for p in (path, *(p for _, p in numbered)) if p.is_file()]
+
+
+def entries(path: Path) -> Iterator[dict[str, Any]]:
+    """Every whole line of the log and its older parts, oldest first; torn ones are skipped."""
+    for part in reversed(files(path)):
+        with part.open("rb") as file:
+            for line in file:
+                if (entry := _parsed(line)) is not None:
+                    yield entry
+
+
+def find(path: Path, id: str) -> dict[str, Any] | None:
+    """The last line with this id, which stands first in its line; None where there is none."""
+    start = json.dumps({"id": id}).encode("ascii")[:-1]
+    for part in files(path):
+        with part.open("rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                continue
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                at = data.rfind(b"\n" + start) + 1  # inside a line every quote is escaped
+                if at or data[: len(start)] == start:
+                    end = data.find(b"\n", at)
+                    return _parsed(data[at : end if end >= 0 else len(data)])
+    return None
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,18 +21,13 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
-class CompletionBody(BaseModel):
-    """`POST /v1/completions`: OpenAI's fields and top_k, min_p. Unknown fields are refused."""
+class SamplingFields(BaseModel):
+    """What completions and chat have in common: OpenAI's fields and top_k, min_p."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
     model: str | None = None
-    prompt: str | list[str] | list[int] | list[list[int]] = "<|endoftext|>"
-    suffix: str | None = None
     max_tokens: Count | None = None
     n: Annotated[int, Field(ge=1)] | None = None
-    best_of: int | None = None
-    echo: bool | None = None
-    logprobs: Count | None = None
     seed: Seed | None = None
     stop: str | list[str] | None = None
     stream: bool | None = None
@@ -45,6 +40,25 @@ class CompletionBody(BaseModel):
     presence_penalty: Penalty | None = None
     logit_bias: dict[str, Number] | None = None
     user: str | None = None
+
+
+class CompletionBody(SamplingFields):
+    """`POST /v1/completions`. Unknown fields are refused."""
+
+    prompt: str | list[str] | list[int] | list[list[int]] = "<|endoftext|>"
+    suffix: str | None = None
+    best_of: int | None = None
+    echo: bool | None = None
+    logprobs: Count | None = None
+
+
+class FeedbackBody(BaseModel):
+    """`POST /v1/feedback`: a vote on an answer, a better text, or neither to take it back."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    id: str
+    rating: Literal["up", "down"] | None = None
+    ideal: str | None = None
 
 
 class ExtraChunk(BaseModel):

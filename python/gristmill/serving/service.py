@@ -6,12 +6,14 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from fastapi import Request
 
 from gristmill.data.fim import FimTokens
 
+from .answers import RECENT_BYTES, Choice, Recent, usage
 from .decode import Event, Finish, Piece, Prefilled, Task
 from .engine import Engine, Failure, QueueFull, Stopped
 from .fim import fim_tokens, with_bos
@@ -39,6 +41,7 @@ class Service:
     name: str
     created: int
     selftests: int = 0
+    recent: Recent = field(default_factory=Recent)
 
     @property
     def model(self) -> ModelLike:
@@ -73,6 +76,47 @@ class Service:
                 most = self.limits["stop_bytes"]
                 raise bad_value("stop", f"a stop string has {size} bytes; allowed are 1 to {most}")
         return tuple(given)
+
+    def check_model(self, name: str | None) -> None:
+        """Raise 404 for another model than the one that is served."""
+        if name not in (None, self.name):
+            message = f"model {name[:100]!r} is not served here; the model is {self.name!r}"
+            raise ApiError(404, "model_not_found", message, param="model")
+
+    def check_context(self, prompt: int, answer: int) -> None:
+        """Raise 400 where so many tokens do not fit."""
+        most = self.engine.n_ctx
+        if prompt + answer > most:
+            message = (
+                f"the prompt has {prompt} tokens and max_tokens is {answer}, together "
+                f"{prompt + answer}; the context is {most} tokens: shorten one of them"
+            )
+            raise ApiError(400, "context_length_exceeded", message, param="prompt")
+
+    def head(self, request: Request, kind: str) -> dict[str, Any]:
+        """The fields that every object of one answer begins with."""
+        return {
+            "id": request.state.id,
+            "object": kind,
+            "created": int(time.time()),
+            "model": self.name,
+            "system_fingerprint": self.fingerprint,
+        }
+
+    def note(self, request: Request, asked: dict[str, Any], choices: Sequence[Choice]) -> None:
+        """Enter a request and its growing answers into its line of the log."""
+        entry = request.state.entry
+        entry.update(model=self.model.digest, n_ctx=self.engine.n_ctx, request=asked)
+        entry["answer"] = [choice.logged for choice in choices]
+
+    def finished(self, request: Request, choices: Sequence[Choice], prompts: int) -> dict[str, Any]:
+        """Remember a whole answer, so that it can be voted on; returns its usage."""
+        finishes = [choice.ended() for choice in choices]
+        total = usage(finishes, prompts)
+        request.state.entry.update(usage=total, finish=[end.stop_type for end in finishes])
+        if request.state.size <= RECENT_BYTES:
+            self.recent.keep(request.state.entry)
+        return total
 
     def submit(self, tasks: Sequence[Task], arrived: float) -> Run:
         """Queue tasks. Raises 400 where they never fit, 429 where not now, 503 when stopping."""
