@@ -219,6 +219,18 @@ def test_a_run_prints_at_most_40_lines(tmp_path: Path) -> None:
     assert "12.3 s" in text
 
 
+def test_a_model_without_holes_has_no_editor_line(tmp_path: Path) -> None:
+    console = pytest.importorskip("gristmill.console")
+    from gristmill.pipeline import STAGES, Done, Run
+
+    run = Run(tmp_path, [Done(STAGES[10], tmp_path, {}, False, 1.0)])
+    for holes in (True, False):
+        write_json(tmp_path / "report.json", {"numbers": {"fills in the middle": holes}})
+        text = "\n".join(console.closing(run, "127.0.0.1", 8080))
+        assert ("/infill" in text) == holes
+        assert "gristmill serve" in text
+
+
 def test_failed_gate_shows_in_the_line(tmp_path: Path) -> None:
     console = pytest.importorskip("gristmill.console")
     from gristmill.pipeline import STAGES, Done

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from gristmill.artifacts import read_json
-from gristmill.pipeline import Done, Run, Stage
+from gristmill.pipeline import REPORT, Done, Run, Stage
 
 WIDTH = 100  # of the stage lines; text of samples is cut to it
 SAMPLES = 3
@@ -104,13 +104,21 @@ def closing(run: Run, host: str, port: int) -> list[str]:
     if "deploy" in by_name:
         options = "" if port == 8080 else f" --port {port}"
         options += "" if host == "127.0.0.1" else f" --host {host}"
-        url = f"http://{host}:{port}/infill"
         lines += [
             f"try      gristmill generate {run.folder} -p 'def main(' --max-tokens 40",
             f"serve    gristmill serve {run.folder}{options}",
-            f"editor   llama.vim: let g:llama_config = {{'endpoint_fim': '{url}'}}",
         ]
+        if _fills(by_name["deploy"]):
+            url = f"http://{host}:{port}/infill"
+            lines.append(f"editor   llama.vim: let g:llama_config = {{'endpoint_fim': '{url}'}}")
     return lines
+
+
+def _fills(deploy: Path) -> bool:
+    """Return whether the deployed model was trained to fill holes, as its report says."""
+    report = deploy / REPORT
+    numbers = read_json(report).get("numbers", {}) if report.is_file() else {}
+    return bool(numbers.get("fills in the middle", True))
 
 
 def listing(rows: Iterable[tuple[str, str]], width: int = WIDTH) -> str:
