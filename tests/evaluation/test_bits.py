@@ -60,6 +60,23 @@ def test_equals_the_sum_over_each_document(
         assert size == ids.sum()  # id i has i bytes
 
 
+@given(texts=documents, context=st.integers(1, 16), data=st.data())
+def test_only_what_counts_is_measured(
+    texts: list[list[int]], context: int, data: st.DataObject
+) -> None:
+    stride = data.draw(st.integers(1, context))
+    model = Bigram()
+    shard = [np.array([*text, EOS], np.uint16) for text in texts]
+    draw = st.integers(0, 2**32)
+    counts = [np.random.default_rng(data.draw(draw)).random(len(ids)) < 0.5 for ids in shard]
+    got = bits_per_byte(model, shard, LENGTHS, context=context, stride=stride, counts=counts)
+    for ids, own, bits, size in zip(shard, counts, got.bits, got.bytes, strict=True):
+        before = np.array([EOS, *ids[:-1]])
+        expected = -model.table[before[own], ids[own]].sum() / np.log(2)
+        assert bits == pytest.approx(expected, rel=1e-6)
+        assert size == ids[own].sum()
+
+
 def test_progress_ends_at_one_and_batches_are_full() -> None:
     model = Bigram()
     shard = [np.array([*([3] * 100), EOS])] * 5

@@ -47,6 +47,16 @@ def test_equals_the_formula(train: list[bytes], test: list[bytes], order: int) -
         assert bits == pytest.approx(by_dictionary(train, document, order), rel=1e-9, abs=1e-9)
 
 
+def test_only_what_counts_is_measured() -> None:
+    model = NGram([b"what is it? it is a test"])
+    asked, said = b"is it a test? ", b"it is"
+    alone = model.bits([asked + said, asked])
+    counts = [np.arange(len(asked + said)) >= len(asked), np.ones(len(said), np.bool_)]
+    got = model.bits([asked + said, said], counts)
+    assert got.bytes.tolist() == [len(said)] * 2
+    assert got.bits[0] == pytest.approx(alone.bits[0] - alone.bits[1])  # given what stands before
+
+
 def test_probabilities_of_the_next_byte_sum_to_one() -> None:
     model = NGram([b"abracadabra, abracadabra"], 4)
     start = b"abr"

@@ -5,6 +5,9 @@ a document that does not fit goes on in the next window, nothing is dropped. The
 shuffled. With a hole rate, each stretch of a document in a window is permuted on its own (the
 context-level fill-in-the-middle of Bavarian et al. 2022), so prefix, suffix and middle are always
 seen together, which in a window far shorter than a document they otherwise would not be.
+
+Documents of a shard with a mask are conversations: none is cut, one that does not fit into what is
+left of a window begins the next, and the rest of the window is padding.
 """
 
 from __future__ import annotations
@@ -47,7 +50,8 @@ class Loader:
     ) -> None:  # fmt: skip
         """Batches of (batch, context); holes need `special`, and `tokenizer` to cut at characters.
 
-        Raises DataError for a shard without tokens, ValueError for impossible sizes.
+        Raises DataError for a shard without tokens or targets, or a conversation longer than the
+        context; ValueError for impossible sizes, and for holes in conversations.
         """
         if batch < 1 or context < 2:
             raise ValueError(f"batch {batch}, context {context} given; allowed: from 1, from 2")
@@ -55,6 +59,7 @@ class Loader:
             raise ValueError(f"fim_rate {fim_rate} given without the ids of the special tokens")
         if len(shard.tokens) == 0:
             raise DataError(f"{shard.folder} holds no tokens; give split more documents")
+        self._whole = None if shard.mask is None else _conversations(shard, context, fim_rate)
         self.shard, self.size, self.context = shard, batch, context
         self._seeds = [int(hash64(seed, stream)[0]) for stream in (_DOCUMENTS, _WINDOWS, _HOLES)]
         self.fim_rate, self.spm_rate, self.codec = fim_rate, spm_rate, tokenizer
@@ -67,8 +72,9 @@ class Loader:
     def batch(self, step: int) -> tuple[Ints, Ints]:
         """Return (inputs, targets), both (batch, context) int32, of step 0, 1, ...
 
-        targets[b, t] follows inputs[b, t]; IGNORED after the end of a window, and where the next
-        token is a sentinel, which the user of a hole gives and the model never has to say.
+        targets[b, t] follows inputs[b, t]; IGNORED after the end of a window, where the mask says
+        that the next token does not count, and where it is a sentinel, which the user of a hole
+        gives and the model never has to say.
         """
         if step < 0:
             raise ValueError(f"step {step} given, allowed: 0 or more")
@@ -93,6 +99,10 @@ class Loader:
         row = np.concatenate([self._part(plan, epoch, part) for part in parts])
         inputs[: len(row)] = row
         targets[: len(row) - 1] = row[1:]
+        if self.shard.mask is not None:
+            spans = ((int(plan.start[p]), int(plan.length[p])) for p in parts)
+            counts = np.concatenate([self.shard.mask[at : at + n] for at, n in spans])
+            targets[: len(row) - 1][counts[1:] == 0] = IGNORED
         last = parts[-1]
         if not plan.hole[last] and not plan.ends[last]:
             targets[len(row) - 1] = self.shard.tokens[plan.start[last] + plan.length[last]]
@@ -128,6 +138,9 @@ class Loader:
     def _plan(self, epoch: int) -> _Epoch:
         offsets, context = self.shard.offsets, self.context
         documents = len(self.shard)
+        if self._whole is not None:
+            order = np.argsort(hash64(self._seeds[_DOCUMENTS], epoch, self._whole))
+            return self._conversation_plan(epoch, self._whole[order])
         # a part ends with its document or its window; a window loses at most SENTINELS + SLACK
         lost = fim.SENTINELS + fim.SLACK
         most = documents + (len(self.shard.tokens) + lost * documents) // max(1, context - lost) + 2
@@ -137,11 +150,49 @@ class Loader:
         shuffled = np.argsort(hash64(self._seeds[_DOCUMENTS], epoch, np.arange(documents)))
         spans = zip(offsets[shuffled].tolist(), offsets[shuffled + 1].tolist(), strict=True)
         parts, first = _lay(spans, context, wanted.tolist())
+        return self._shuffle(epoch, parts, first)
+
+    def _conversation_plan(self, epoch: int, documents: npt.NDArray[np.int64]) -> _Epoch:
+        """Lay whole conversations in this order, each into the window that is being filled."""
+        offsets = self.shard.offsets
+        parts: list[tuple[int, int, bool, bool]] = []
+        first, room = [0], self.context
+        begins, ends = offsets[documents].tolist(), offsets[documents + 1].tolist()
+        for at, end in zip(begins, ends, strict=True):
+            if end - at > room:
+                first.append(len(parts))
+                room = self.context
+            parts.append((at, end - at, False, True))
+            room -= end - at
+        return self._shuffle(epoch, parts, [*first, len(parts)])
+
+    def _shuffle(
+        self, epoch: int, parts: list[tuple[int, int, bool, bool]], first: list[int]
+    ) -> _Epoch:
         start, length, hole, ends = np.array(parts, np.int64).reshape(-1, 4).T
         order = np.argsort(hash64(self._seeds[_WINDOWS], epoch, np.arange(len(first) - 1)))
         return _Epoch(
             start, length, hole.astype(np.bool_), ends.astype(np.bool_), np.array(first), order
         )
+
+
+def _conversations(shard: Shard, context: int, fim_rate: float) -> npt.NDArray[np.int64]:
+    """Return the documents in which something counts; raises for what cannot be laid whole."""
+    if fim_rate:
+        raise ValueError(f"fim_rate {fim_rate} given for conversations, allowed: 0")
+    lengths = np.diff(shard.offsets)
+    if (lengths > context).any():
+        raise DataError(
+            f"{shard.folder}: {int((lengths > context).sum())} conversations are longer than the "
+            f"context of {context} tokens, the longest has {int(lengths.max())}; raise "
+            "design.context, or let split leave them out (split.chat.too_long)"
+        )
+    assert shard.mask is not None
+    sums = np.concatenate([[0], np.cumsum(shard.mask, dtype=np.int64)])
+    found = np.flatnonzero(sums[shard.offsets[1:]] > sums[shard.offsets[:-1]])
+    if len(found) == 0:
+        raise DataError(f"{shard.folder}: no token of any conversation counts; give answers")
+    return found
 
 
 def _lay(

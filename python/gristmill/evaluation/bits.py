@@ -75,11 +75,13 @@ def bits_per_byte(
     *,
     context: int,
     stride: int,
+    counts: Sequence[npt.NDArray[np.bool_]] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Bits:
     """Return bits and bytes of every document; each ends with the end-of-text id.
 
     byte_lengths (V,): bytes of each id, 0 for special ones. context: ids the model sees at once.
+    counts: per document which of its ids are measured, given all before them; None: all.
     progress is told the share that is done. Raises ValueError for an empty document or a stride
     that leaves gaps. The result does not depend on how windows are batched.
     """
@@ -93,12 +95,14 @@ def bits_per_byte(
     rows.sort(key=lambda w: (w.start - w.stop, w.document, w.start))
     for first in range(0, len(rows), ROWS):
         batch = rows[first : first + ROWS]
-        inputs, targets = _fill(documents, batch)
+        inputs, targets = _fill(documents, batch, counts)
         losses = model.token_losses(inputs, targets).astype(np.float64)
         for window, loss in zip(batch, losses, strict=True):
             bits[window.document] += loss.sum() / LN2
         if progress is not None:
             progress((first + len(batch)) / len(rows))
+    if counts is not None:
+        documents = [ids[own] for ids, own in zip(documents, counts, strict=True)]
     sizes = [int(byte_lengths[ids].sum()) for ids in documents]
     return Bits(bits, np.array(sizes, np.int64))
 
@@ -109,7 +113,11 @@ def _length(ids: npt.NDArray[np.integer]) -> int:
     return len(ids)
 
 
-def _fill(documents: Sequence[npt.NDArray[np.integer]], batch: Sequence[Window]) -> tuple[Ids, Ids]:
+def _fill(
+    documents: Sequence[npt.NDArray[np.integer]],
+    batch: Sequence[Window],
+    counts: Sequence[npt.NDArray[np.bool_]] | None,
+) -> tuple[Ids, Ids]:
     """Return inputs and targets (B, T) of some windows; what is not counted is IGNORED."""
     width = max(window.stop - window.start for window in batch)
     inputs = np.zeros((len(batch), width), np.int32)
@@ -120,4 +128,7 @@ def _fill(documents: Sequence[npt.NDArray[np.integer]], batch: Sequence[Window])
         inputs[row, : window.stop - window.start] = shifted[window.start : window.stop]
         inner = slice(window.count - window.start, window.stop - window.start)
         targets[row, inner] = ids[window.count : window.stop]
+        if counts is not None:
+            own = counts[window.document][window.count : window.stop]
+            targets[row, inner][~own] = IGNORED
     return inputs, targets

@@ -50,15 +50,24 @@ class NGram:
         self.order = order
         self.tables = [count_keys(_keys(text, length)[real], 8) for length in range(order)]
 
-    def bits(self, documents: Sequence[bytes]) -> Bits:
-        """Return the code length of each document; they do not see one another."""
+    def bits(
+        self, documents: Sequence[bytes], counts: Sequence[npt.NDArray[np.bool_]] | None = None
+    ) -> Bits:
+        """Return the code length of each document; they do not see one another.
+
+        counts: per document which of its bytes are measured, given all before them; None: all.
+        """
         text, real = _join(documents)
         probability = np.full(int(real.sum()), 1.0 / 256.0)
         for length, table in enumerate(self.tables):
             probability = _interpolate(table, _keys(text, length)[real], probability)
         sizes = np.array([len(d) for d in documents], np.int64)
         ends = np.concatenate([[0], np.cumsum(sizes)])
-        sums = np.concatenate([[0.0], np.cumsum(-np.log2(probability))])
+        bits = -np.log2(probability)
+        if counts is not None:
+            bits *= np.concatenate(counts)
+            sizes = np.array([int(own.sum()) for own in counts], np.int64)
+        sums = np.concatenate([[0.0], np.cumsum(bits)])
         return Bits(sums[ends[1:]] - sums[ends[:-1]], sizes)
 
 

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,13 +17,18 @@ import numpy.typing as npt
 
 from gristmill.artifacts import storage_errors
 from gristmill.checkpoint.folder import load_training
+from gristmill.data.counter import hash64
 from gristmill.errors import ArtifactError, TrainingError
 from gristmill.models.causal import CausalLM
 from gristmill.models.loading import from_pretrained
 from gristmill.models.saving import recover, save_model
-from gristmill.optim import AdamW, learning_rate
+from gristmill.optim import AdamW, Plateau, learning_rate
+from gristmill.training.gradients import ShardSum
+from gristmill.training.groups import parameter_groups
 
-Batch = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
+Ids = npt.NDArray[np.int32]
+Batch = tuple[Ids, Ids]
+_NOISE = 7  # key of the masks of dropout under the seed
 
 
 class Data(Protocol):
@@ -44,11 +49,18 @@ class TrainerConfig:
     warmup: float = 0.02
     decay: float = 0.3
     final: float = 0.0
+    plateau_factor: float = 0.5
+    plateau_patience: int = 3
     weight_decay: float = 0.1
+    groups: Sequence[Mapping[str, Any]] = ()
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
     grad_clip: float = 1.0
     accumulate: int = 1
+    shards: int = 1
+    label_smoothing: float = 0.0
+    dropout: float = 0.0
+    seed: int = 0
     dtype: str = "f32"
     recompute: bool = False
     eval_every: int = 250
@@ -96,12 +108,16 @@ class Trainer:
         self.history = History()
         model.compute = {"f32": "float32", "bf16": "bfloat16"}[self.config.dtype]
         model.recompute = self.config.recompute
-        matrices = [p for p in model.parameters() if p.ndim >= 2]
-        vectors = [p for p in model.parameters() if p.ndim < 2]
-        self.optimizer = AdamW(
-            [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}],
-            self.config.lr, self.config.betas, self.config.eps, self.config.weight_decay,
-        )  # fmt: skip
+        c = self.config
+        if c.shards & (c.shards - 1) or c.accumulate % c.shards:
+            raise ValueError(
+                f"shards {c.shards} given with accumulate {c.accumulate}; allowed: a power of two "
+                "that divides accumulate"
+            )
+        groups = parameter_groups(model, c.weight_decay, c.groups)
+        self.optimizer = AdamW(groups, c.lr, c.betas, c.eps, c.weight_decay)
+        self.plateau = Plateau(c.plateau_factor, c.plateau_patience, c.final)
+        self.noise = int(hash64(c.seed, _NOISE)[0] >> 1)
         self.looks_without_progress = 0
 
     def fit(self) -> History:
@@ -140,24 +156,39 @@ class Trainer:
         start = time.perf_counter()
         self.optimizer.zero_grad()
         loss, tokens = 0.0, 0
-        for micro in range(c.accumulate):
-            inputs, targets = self.train.batch(step * c.accumulate + micro)
-            part = self.model.loss(inputs, targets)
-            loss += part.item() / c.accumulate
-            if not math.isfinite(loss):
-                self._stop(step, "the loss", self.model.first_nonfinite(inputs))
-            (part if c.accumulate == 1 else part * (1.0 / c.accumulate)).backward()
+        sum_up = ShardSum(self.optimizer)
+        batches = [self.train.batch(step * c.accumulate + i) for i in range(c.accumulate)]
+        counts = [int((targets >= 0).sum()) for _, targets in batches]
+        for micro, ((inputs, targets), count) in enumerate(zip(batches, counts, strict=True)):
             tokens += inputs.size
+            if count or not sum(counts):  # else nothing to learn here, and no mean of nothing
+                # a target weighs the same in whichever micro-batch it stands
+                share = count / max(1, sum(counts))
+                loss += self._learn(step, micro, inputs, targets, share)
+            if c.shards > 1 and (micro + 1) % (c.accumulate // c.shards) == 0:
+                sum_up.close(micro + 1 == c.accumulate)
         norm = self.optimizer.clip(c.grad_clip)
         if not math.isfinite(norm):
             self._stop_gradient(step)
-        self.optimizer.lr = learning_rate(
-            step, c.steps, c.lr, c.schedule, c.warmup, c.decay, c.final
+        self.optimizer.lr = (
+            learning_rate(step, c.steps, c.lr, c.schedule, c.warmup, c.decay, c.final)
+            * self.plateau.scale
         )
         self.optimizer.step()
         seconds = time.perf_counter() - start
         return {"step": step, "loss": loss, "lr": self.optimizer.lr, "grad_norm": norm,
                 "tokens": tokens, "tokens_per_second": tokens / seconds}  # fmt: skip
+
+    def _learn(self, step: int, micro: int, inputs: Ids, targets: Ids, share: float) -> float:
+        """Add the gradients of share * loss of one micro-batch; returns share * loss."""
+        c = self.config
+        with self.model.drop.on(c.dropout, self.noise, step * c.accumulate + micro):
+            part = self.model.loss(inputs, targets, c.label_smoothing)
+            loss = part.item() * share
+            if not math.isfinite(loss):
+                self._stop(step, "the loss", self.model.first_nonfinite(inputs))
+            (part if c.accumulate == 1 else part * share).backward()
+        return loss
 
     def _stop_gradient(self, step: int) -> None:
         """By parameter: which of several micro-batches it came from is in their sum no more."""
@@ -192,6 +223,8 @@ class Trainer:
         loss = total / count
         if not math.isfinite(loss):
             self._stop(step, "the validation loss", self.model.first_nonfinite(inputs))
+        if self.config.schedule == "plateau":
+            self.plateau.look(loss)
         if loss < self.history.best_loss:
             self.history.best_loss, self.history.best_step = loss, step
             self.looks_without_progress = 0
@@ -216,6 +249,7 @@ class Trainer:
             "best_step": self.history.best_step, "best_loss": self.history.best_loss
             if math.isfinite(self.history.best_loss) else None,
             "looks_without_progress": self.looks_without_progress,
+            "plateau": self.plateau.state_dict(),
             "config": asdict(self.config),
         })  # fmt: skip
 
@@ -244,6 +278,7 @@ class Trainer:
         self.history.best_step = state["best_step"]
         self.history.best_loss = math.inf if state["best_loss"] is None else state["best_loss"]
         self.looks_without_progress = state["looks_without_progress"]
+        self.plateau.load_state_dict(state["plateau"])
         self._cut_metrics(int(state["step"]))
         return int(state["step"])
 
