@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.data import collecting, quality
+from gristmill.data.collect_settings import CollectConfig, FilesSource, StdlibSource
 from gristmill.data.collecting import Collected, collect
 from gristmill.data.document import write_documents
-from gristmill.data.settings import CollectConfig, FilesSource, StdlibSource
 from gristmill.data.store import Store
 from gristmill.errors import ArtifactError, DataError, StorageError
 

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("pydantic")
 
 from gristmill.data import collecting, git, sources
-from gristmill.data.settings import FilesSource, StdlibSource
+from gristmill.data.collect_settings import FilesSource, StdlibSource
 from gristmill.errors import ConfigError, DataError
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -30,8 +30,12 @@ def fill(root: Path, *names: str) -> None:
         (root / name).write_text(f"# {name}\n")
 
 
+def list_one(source: FilesSource) -> sources.Listing:
+    return sources.list_sources([source.model_copy(update={"name": "s"})])[0]
+
+
 def listed(source: FilesSource | StdlibSource) -> tuple[list[str], dict[str, str]]:
-    listing = sources.list_source(source, "s")
+    listing = sources.list_sources([source])[0]
     return [c.path for c in listing.candidates], {s.path: s.reason for s in listing.skipped}
 
 
@@ -108,7 +112,7 @@ def test_an_unreadable_folder_is_a_fault(tmp_path: Path, monkeypatch: pytest.Mon
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    listing = sources.list_source(files(tmp_path, git=False), "s")
+    listing = list_one(files(tmp_path, git=False))
     assert [c.path for c in listing.candidates] == ["a.py"]
     assert listing.skipped == [
         sources.Skipped("s", "closed/", "unreadable: Permission denied", True)
@@ -121,7 +125,7 @@ def test_a_name_that_is_no_text_is_a_fault(tmp_path: Path) -> None:
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xff.py")).write_text("x")
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    listing = sources.list_source(files(tmp_path, git=False), "s")
+    listing = list_one(files(tmp_path, git=False))
     assert [c.path for c in listing.candidates] == ["a.py"]
     assert listing.skipped[0].fault
     assert listing.skipped[0].path == r"'b\udcff.py'"
@@ -146,7 +150,7 @@ def test_git_knows_the_files_and_their_times(tmp_path: Path) -> None:
     fill(tmp_path, "untracked.py", "staged.py")
     run_git(tmp_path, "add", "staged.py")
     (tmp_path / "c.py").unlink()
-    listing = sources.list_source(files(tmp_path), "s")
+    listing = list_one(files(tmp_path))
     paths = [c.path for c in listing.candidates]
     assert listing.kind == "git"
     assert len(listing.revision) == 40
@@ -158,7 +162,7 @@ def test_git_knows_the_files_and_their_times(tmp_path: Path) -> None:
     times = git.commit_times(tmp_path, paths)
     assert times == {".gitignore": 1_000_000, "a.py": 2_000_000, "sub/b.py": 1_000_000}
     assert git.changed(tmp_path) == {"c.py", "staged.py"}
-    below = sources.list_source(files(tmp_path / "sub"), "s")
+    below = list_one(files(tmp_path / "sub"))
     assert [c.path for c in below.candidates] == ["b.py"]
     assert git.commit_times(tmp_path / "sub", ["b.py"]) == {"b.py": 1_000_000}
     assert "untracked.py" in listed(files(tmp_path, git=False))[0]
@@ -171,7 +175,7 @@ def test_git_before_the_first_commit_and_without_tracked_files(tmp_path: Path) -
     with pytest.raises(DataError, match=r"git tracks none there.*git=false"):
         listed(files(tmp_path))
     run_git(tmp_path, "add", "a.py")
-    listing = sources.list_source(files(tmp_path), "s")
+    listing = list_one(files(tmp_path))
     assert (listing.kind, listing.revision) == ("git", "")
     assert git.commit_times(tmp_path, ["a.py"]) == {}
     assert git.changed(tmp_path) == set()
@@ -187,7 +191,7 @@ def test_git_times_of_many_files_and_odd_names(tmp_path: Path) -> None:
         run_git(tmp_path, "commit", "-qm", "x", date=1_000_000 + number)
     expected = {name: 1_000_000 + number for number, name in enumerate(names)}
     assert git.commit_times(tmp_path, names) == expected
-    faults = [s for s in sources.list_source(files(tmp_path), "s").skipped if s.fault]
+    faults = [s for s in list_one(files(tmp_path)).skipped if s.fault]
     assert len(faults) == 8  # a line feed in a name
 
 
@@ -198,7 +202,7 @@ def test_a_git_that_refuses_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise git.GitError("fatal: detected dubious ownership")
 
     monkeypatch.setattr(git, "_run", refuse)
-    listing = sources.list_source(files(tmp_path), "s")
+    listing = list_one(files(tmp_path))
     assert listing.kind == "folder"
     assert [c.path for c in listing.candidates] == ["a.py"]
     assert "dubious ownership" in listing.notes[0]
@@ -207,7 +211,7 @@ def test_a_git_that_refuses_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_missing_git_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path, "a.py", ".git/x")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "git does not run" in sources.list_source(files(tmp_path), "s").notes[0]
+    assert "git does not run" in list_one(files(tmp_path)).notes[0]
 
 
 STDLIB = StdlibSource(use="stdlib", licence="PSF-2.0", why="test")

@@ -15,8 +15,8 @@ pytest.importorskip("pydantic")
 pytest.importorskip("duckdb")
 
 from gristmill.artifacts import StageContext, describe_files, digest_of
+from gristmill.data.collect_settings import CollectConfig, FilesSource
 from gristmill.data.document import read_documents
-from gristmill.data.settings import CollectConfig, FilesSource
 from gristmill.data.store import Store
 from gristmill.errors import StorageError
 from gristmill.stages import collect

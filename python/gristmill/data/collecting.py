@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from gristmill.artifacts import sha256_json
-from gristmill.data import git
+from gristmill.data import git, source_facts
+from gristmill.data.collect_settings import CollectConfig, FilesSource, Source
 from gristmill.data.counter import string_hash
 from gristmill.data.document import Document
 from gristmill.data.reading import Reading, Unusable, read
-from gristmill.data.settings import CollectConfig, FilesSource, Source
 from gristmill.data.sources import Candidate, Listing, Skipped, list_sources
 from gristmill.data.store import Store
 from gristmill.errors import DataError
@@ -99,15 +100,14 @@ def collect(
     documents = _dated([readings[key] for key in sorted(readings)])
     notes = [note for listing in listings for note in listing.notes]
     collected = Collected(documents, sorted(skipped, key=_place), notes)
-    pairs = zip(config.source, listings, strict=True)
-    collected.sources = [_describe(source, listing, collected) for source, listing in pairs]
+    collected.sources = source_facts.describe(listings, documents, skipped)
     return collected
 
 
 def _tasks(config: CollectConfig, listings: Sequence[Listing], seed: int) -> list[_Task]:
     tasks = [
-        _Task(number, candidate, listing, source)
-        for number, (source, listing) in enumerate(zip(config.source, listings, strict=True))
+        _Task(number, candidate, listing, listing.source)
+        for number, listing in enumerate(listings)
         for candidate in listing.candidates
     ]
     if config.limit:
@@ -127,7 +127,7 @@ def _document(task: _Task, reading: Reading, digest: str, area: str, modified: i
         source=task.listing.name,
         path=task.candidate.path,
         area=area,
-        licence=task.source.licence,
+        licence=task.listing.licence,
         why=task.source.why,
         bytes=len(reading.raw),
         modified=modified,
@@ -192,14 +192,19 @@ def _check(
 ) -> None:
     """Raise DataError for a source without text, or with too many faulty files."""
     filled = {document.source for document in documents.values()}
+    rows_of: dict[str, list[Skipped]] = defaultdict(list)
+    for row in skipped:
+        rows_of[row.source].append(row)
     for listing in listings:
-        rows = [row for row in skipped if row.source == listing.name]
+        rows = rows_of[listing.name]
         limited = any(row.reason.startswith("beyond limit") for row in rows)
-        if listing.name not in filled and not limited:
+        if listing.name not in filled and not limited and listing.kind != "package":
             raise DataError(
                 f"source {listing.name}: no text in {_files(len(listing.candidates))} of "
                 f"{listing.root}: {_examples(rows)}"
             )
+    if not documents:
+        raise DataError(f"no text in {_files(tried)} of all sources: {_examples(skipped)}")
     faults = [row for row in skipped if row.fault]
     if len(faults) > config.max_faulty * (len(faults) + len(documents)):
         raise DataError(
@@ -217,23 +222,3 @@ def _files(n: int) -> str:
 def _examples(rows: Sequence[Skipped]) -> str:
     shown = "; ".join(f"{row.path} ({row.reason})" for row in rows[:3])
     return shown + (f" and {len(rows) - 3} more" if len(rows) > 3 else "")
-
-
-def _describe(source: Source, listing: Listing, collected: Collected) -> dict[str, Any]:
-    """Return the record of one source for sources.json."""
-    documents = [d for d in collected.documents if d.source == listing.name]
-    return {
-        "name": listing.name,
-        "use": source.use,
-        "path": source.path if isinstance(source, FilesSource) else "",
-        "kind": listing.kind,
-        "revision": listing.revision,
-        "times": listing.times,
-        "licence": source.licence,
-        "why": source.why,
-        "retrieved_at": documents[0].retrieved_at if documents else None,
-        "files": len(documents),
-        "bytes": sum(document.bytes for document in documents),
-        "skipped": sum(row.source == listing.name for row in collected.skipped),
-        "sha256": sha256_json([(document.path, document.id) for document in documents]),
-    }

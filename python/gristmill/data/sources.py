@@ -7,16 +7,16 @@ import stat
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from gristmill.data import git
+from gristmill.data import environment, git
+from gristmill.data.collect_settings import EnvironmentSource, FilesSource, Source, StdlibSource
+from gristmill.data.environment import TEST_FOLDERS, Package
 from gristmill.data.patterns import has_magic, matcher, split_glob
-from gristmill.data.settings import FilesSource, Source, StdlibSource
 from gristmill.errors import ConfigError, DataError
 
 CACHES = {"__pycache__", "node_modules", "site-packages", "dist-packages"}
-TEST_FOLDERS = {"test", "tests", "idle_test"}
 STDLIB_SKIPS = ("config-*", "lib-dynload")
 
 
@@ -45,49 +45,68 @@ class Listing:
     """One source as it lies on disk."""
 
     name: str
-    kind: str  # git, folder, file, glob, stdlib
+    kind: str  # git, folder, file, glob, stdlib, package
     root: Path
+    source: Source
+    licence: str
+    licence_from: str = "configuration"  # or the field of a package's metadata
     candidates: list[Candidate] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    revision: str = ""  # commit, or version of Python
+    revision: str = ""  # commit, version of Python or of the package
     times: str = "disk"  # where the files' times are from: git, disk
 
     def skip(self, path: str, reason: str, fault: bool = False) -> None:
         """Record a file or folder that is left out."""
         self.skipped.append(Skipped(self.name, path, reason, fault))
 
+    def rename(self, name: str) -> None:
+        """Take another name, in the rows too."""
+        old, self.name = self.name, name
+        self.skipped = [
+            replace(row, source=name) if row.source == old else row for row in self.skipped
+        ]
+
 
 def list_sources(sources: list[Source]) -> list[Listing]:
-    """List every source, in order, under names that differ. Raises DataError, ConfigError."""
+    """List every source, in order, under names that differ; an environment is one per package.
+
+    Raises DataError when a source is missing, unreadable or without files; ConfigError.
+    """
     listings: list[Listing] = []
+    taken: set[str] = set()
     for source in sources:
-        base = _name(source)
-        taken = {listing.name for listing in listings}
-        name, number = base, 2
-        while name in taken:
-            name, number = f"{base}-{number}", number + 1
-        listings.append(list_source(source, name))
+        found = _packages(source) if isinstance(source, EnvironmentSource) else [_one(source)]
+        for listing in found:
+            name = _free(listing.name, taken)
+            if name != listing.name:
+                listing.rename(name)
+            listing.candidates.sort(key=lambda candidate: candidate.path)
+            taken.add(name)
+            listings.append(listing)
     return listings
 
 
-def list_source(source: Source, name: str) -> Listing:
-    """List one source. Raises DataError when it is missing, unreadable or without files."""
-    listing = _stdlib(source, name) if isinstance(source, StdlibSource) else _files(source, name)
+def _free(base: str, taken: set[str]) -> str:
+    name, number = base, 2
+    while name in taken:
+        name, number = f"{base}-{number}", number + 1
+    return name
+
+
+def _one(source: FilesSource | StdlibSource) -> Listing:
+    listing = _stdlib(source) if isinstance(source, StdlibSource) else _files(source, _name(source))
     if not listing.candidates:
         raise DataError(_nothing(source, listing))
-    listing.candidates.sort(key=lambda candidate: candidate.path)
     return listing
 
 
-def _name(source: Source) -> str:
-    if isinstance(source, StdlibSource):
-        return "stdlib"
+def _name(source: FilesSource) -> str:
     folder = split_glob(source.path)[0] if has_magic(source.path) else source.path
     return source.name or Path(folder).expanduser().resolve().name or "files"
 
 
-def _nothing(source: Source, listing: Listing) -> str:
+def _nothing(source: FilesSource | StdlibSource, listing: Listing) -> str:
     """Say why a source gave no file to read and what to do."""
     where = source.path if isinstance(source, FilesSource) else str(listing.root)
     text = f"source {listing.name}: no file to read in {where}"
@@ -103,14 +122,15 @@ def _nothing(source: Source, listing: Listing) -> str:
 # ---------------------------------------------------------------------------------- stdlib
 
 
-def _stdlib(source: StdlibSource, name: str) -> Listing:
+def _stdlib(source: StdlibSource) -> Listing:
     root = Path(sysconfig.get_path("stdlib"))
     if not root.is_dir():
         raise DataError(
             f"source stdlib: {root} is no folder (a Python in a zip file?); give your own files "
             "with --source PATH"
         )
-    listing = Listing(name, "stdlib", root, revision=sys.version.split()[0])
+    version = sys.version.split()[0]
+    listing = Listing("stdlib", "stdlib", root, source, source.licence, revision=version)
     unwanted = matcher(STDLIB_SKIPS)
 
     def prune(path: str, folder: str) -> str:
@@ -124,6 +144,39 @@ def _stdlib(source: StdlibSource, name: str) -> Listing:
             listing.candidates.append(candidate)
         else:
             listing.skip(candidate.path, "not a .py file")
+    return listing
+
+
+# ----------------------------------------------------------------------------- environment
+
+
+def _packages(source: EnvironmentSource) -> list[Listing]:
+    """List the allowed packages; the others are skipped rows, with the reason, of the first."""
+    try:
+        found, refused = environment.packages(source)
+    except ValueError as error:
+        raise ConfigError(f"source environment: {error}") from None
+    if not found:
+        shown = "; ".join(f"{name} ({reason})" for name, reason in refused[:3])
+        raise DataError(
+            f"source environment: no package to read among {len(refused)}: {shown or 'none'}; "
+            "change include, exclude, allow or deny"
+        )
+    listings = [_package(source, package) for package in found]
+    left_out = [Skipped("environment", f"{name}/", reason) for name, reason in refused]
+    listings[0].skipped[:0] = left_out
+    return listings
+
+
+def _package(source: EnvironmentSource, package: Package) -> Listing:
+    listing = Listing(
+        package.name, "package", package.root, source, package.licence.name,
+        licence_from=package.licence.read_from, revision=package.version,
+    )  # fmt: skip
+    for path, file, status in package.files:
+        _add(listing, path, file, status)
+    for path, reason in package.left_out:
+        listing.skip(path, reason)
     return listing
 
 
@@ -145,7 +198,7 @@ def _files(source: FilesSource, name: str) -> Listing:
         ) from error
     if stat.S_ISDIR(mode):
         return _folder(source, name, path, "")
-    listing = Listing(name, "file", path.parent)
+    listing = Listing(name, "file", path.parent, source, source.licence)
     _add(listing, path.name, path, path.stat())
     return listing
 
@@ -153,7 +206,8 @@ def _files(source: FilesSource, name: str) -> Listing:
 def _folder(source: FilesSource, name: str, root: Path, pattern: str) -> Listing:
     if not root.is_dir():
         raise DataError(f"source {name}: no such folder: {root} (of {source.path})")
-    listing = Listing(name, "glob" if pattern else "folder", root)
+    kind = "glob" if pattern else "folder"
+    listing = Listing(name, kind, root, source, source.licence)
     found = _from_git(listing) if source.git and git.in_tree(root) else None
     if found is None:
         found = list(_walk(listing, root, lambda path, folder: ""))
@@ -190,7 +244,7 @@ def _from_git(listing: Listing) -> list[Candidate] | None:
         listing.notes.append(f"{listing.name}: read as a plain folder, git says: {error}")
         return None
     listing.kind = "git"
-    found = Listing(listing.name, "git", listing.root)
+    found = _empty(listing)
     for path in paths:
         file = listing.root / path
         try:
@@ -206,9 +260,14 @@ def _from_git(listing: Listing) -> list[Candidate] | None:
     return found.candidates
 
 
+def _empty(listing: Listing) -> Listing:
+    """Return a listing of the same source without files, to be filled beside it."""
+    return replace(listing, candidates=[], skipped=[], notes=[])
+
+
 def _walk(listing: Listing, root: Path, prune: Callable[[str, str], str]) -> Iterator[Candidate]:
     """Yield the regular files below root in sorted order; links are never followed."""
-    found = Listing(listing.name, listing.kind, root)
+    found = _empty(listing)
 
     def unreadable(error: OSError) -> None:
         path = os.path.relpath(error.filename or root, root)
