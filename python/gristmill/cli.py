@@ -48,6 +48,7 @@ VERBS: dict[str, Verb] = {
     "promote": Verb("serve this run from now on, if its gates and self-test pass", "verbs.promote"),
     "generate": Verb("complete a text with a deployed model", "serving.generate"),
     "serve": Verb("serve a deployed model over HTTP", "serving.cli"),
+    "verify": Verb("is this run, file or folder what was written?", "verbs.verify"),
     "doctor": Verb("what is active on this machine, and why", "verbs.doctor"),
 }
 
