@@ -217,6 +217,9 @@ def test_report_of_the_test_is_complete(done: Done) -> None:
     rows = read_table(out / "holes.parquet", columns)
     assert len(rows) == 3 * 9
     assert all(parses is not None for name, *_, parses in rows if name == "model")
+    rows = read_table(out / "documents.parquet", ["bits", "bytes", "xz"])
+    per_byte = sum(row[0] for row in rows) / sum(row[1] for row in rows)
+    assert per_byte == pytest.approx(metrics["bits_per_byte"]["value"])
     record = read_json(out / "access.json")
     assert len(record.pop("documents")) == 64
     assert record == {"split": "d1", "here": 1, "earlier": [], "opened": 1}
@@ -237,7 +240,8 @@ def test_openings_are_counted(done: Done) -> None:
     assert read_json(out / "access.json")["opened"] == 2
     assert read_json(out / "access.json")["earlier"][0]["key"] == "k1"
     assert result.report["numbers"]["times this split was opened"] == 2
-    for name in ("slices.json", "samples.json", "holes.parquet", "contamination.json"):
+    for name in ("slices.json", "samples.json", "holes.parquet", "contamination.json",
+                 "documents.parquet"):  # fmt: skip
         assert sha256_file(out / name) == sha256_file(folders["evaluate"] / name), name
 
 

@@ -22,6 +22,7 @@ from gristmill.evaluation.chosen import choose_documents, choose_holes
 from gristmill.evaluation.complete import Completion
 from gristmill.evaluation.contamination import RUN, SHARE, overlaps
 from gristmill.evaluation.corpus import Corpus, byte_lengths, open_corpus, texts
+from gristmill.evaluation.measured import BITS, DOCUMENTS, split_digest, write_measured
 
 MODEL = "model"
 CONTEXT_LINES = 20  # kept before and after a sample's hole
@@ -47,8 +48,8 @@ class _Test:
 
 
 def run(ctx: StageContext) -> Result:
-    """Write metrics.json, slices.json, samples.json, contamination.json, access.json and
-    holes.parquet.
+    """Write metrics.json, slices.json, samples.json, contamination.json, access.json,
+    documents.parquet and holes.parquet.
     """
     split = ctx.input("split")
     opened = open_sealed(split, ctx.out, split.parent.glob("evaluate-*"))
@@ -68,6 +69,7 @@ def run(ctx: StageContext) -> Result:
     metrics = {
         "bits_per_byte": figure.plain(),
         "documents": len(positions),
+        "split": split_digest(corpus.documents),
         "bytes": int(bits.bytes.sum()),
         "baselines": text.plain(),
         "ngram_counted_bytes": text.counted,
@@ -81,6 +83,8 @@ def run(ctx: StageContext) -> Result:
     write_json(ctx.out / "slices.json", sliced)
     write_json(ctx.out / "contamination.json", contamination)
     write_json(ctx.out / "samples.json", _samples(ctx, test, filled[MODEL]))
+    columns = {BITS: bits, "ngram": text.ngram, **text.per_file}
+    write_measured(ctx.out / DOCUMENTS, corpus.some(positions), columns)
     _write_holes(ctx, filled)
     gates = _gates(ctx, figure, text, bits)
     saved = measured[MODEL][scores.ALL]["keystrokes_saved"]["value"] if measured[MODEL] else 0.0
