@@ -162,17 +162,17 @@ def test_several_beginnings_are_refused():
         LlamaConfig.from_dict(FOREIGN | {"bos_token_id": [1, 2]})
 
 
-class Poisons(Patterns):
+def poison(model, name, value):
     """Between two micro-batches a gradient gets a value; the losses stay finite."""
+    loss, calls = model.loss, []
 
-    def __init__(self, name, value):
-        super().__init__()
-        self.name, self.value, self.model = name, value, small()
+    def poisoned(*given):
+        calls.append(given)
+        if len(calls) % 2 == 0:
+            model.state_dict()[name].grad.numpy()[:] = value
+        return loss(*given)
 
-    def batch(self, step):
-        if step % 2:
-            self.model.state_dict()[self.name].grad.numpy()[:] = self.value
-        return super().batch(step)
+    model.loss = poisoned
 
 
 @pytest.mark.parametrize(
@@ -182,9 +182,10 @@ class Poisons(Patterns):
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["model.norm.weight", "model.layers.0.mlp.down_proj.weight"])
 def test_a_gradient_that_is_not_finite_is_named(name, value, want):
-    data = Poisons(name, value)
+    model = small()
+    poison(model, name, value)
     with pytest.raises(TrainingError) as caught:
-        gm.Trainer(data.model, data, config=settings(2, accumulate=2)).fit()
+        gm.Trainer(model, Patterns(), config=settings(2, accumulate=2)).fit()
     assert str(caught.value).startswith(want.format(name=name))
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from gristmill._tensor import Parameter, Tensor, record
 from gristmill.autograd import enable_grad, is_grad_enabled, no_grad
 from gristmill.backend import Array
+from gristmill.nn.drop import Drop
 from gristmill.nn.module import Module
 from gristmill.ops.linear_cross_entropy import linear_cross_entropy, token_losses
 from gristmill.ops.matmul import linear
@@ -73,6 +74,7 @@ class CausalLM(Module):
         self.config = config
         self.compute = "float32"  # or "bfloat16": type of the inputs of products
         self.recompute = False  # keep only each block's input, compute the rest again in backward
+        self.drop = Drop()  # off; the trainer turns it on for its passes
 
     # ---------------------------------------------------------------- by architecture
     @property
@@ -90,7 +92,7 @@ class CausalLM(Module):
 
     def common(self) -> tuple[Any, ...]:
         """What every block is given beside the stream."""
-        return (self.compute,)
+        return self.compute, self.drop
 
     def last_norm(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C): from the last block to the head."""
@@ -124,7 +126,7 @@ class CausalLM(Module):
         longest = self.config.max_position_embeddings
         if ids.ndim != 2 or not 0 < ids.shape[1] <= longest:
             raise ValueError(f"ids of shape {ids.shape} given, allowed is (batch, 1 to {longest})")
-        x = self.embed(ids)
+        x = self.drop(self.embed(ids))
         run = checkpoint if self.recompute and is_grad_enabled() else _plain
         for block in self.blocks():
             x = run(block, x, *self.common())
@@ -134,13 +136,16 @@ class CausalLM(Module):
         """ids (B, T) -> logits (B, T, V) float32."""
         return linear(self.hidden(ids), self.head, self.compute, "float32")
 
-    def loss(self, ids: Ids, targets: Ids) -> Tensor:
-        """Mean cross-entropy in nats over targets (B, T) that are not negative."""
-        return self.loss_of(self.hidden(ids), targets)
+    def loss(self, ids: Ids, targets: Ids, label_smoothing: float = 0.0) -> Tensor:
+        """Mean cross-entropy in nats over targets (B, T) that are not negative.
 
-    def loss_of(self, hidden: Tensor, targets: Ids) -> Tensor:
+        label_smoothing: share of each target that is spread over the whole vocabulary.
+        """
+        return self.loss_of(self.hidden(ids), targets, label_smoothing)
+
+    def loss_of(self, hidden: Tensor, targets: Ids, label_smoothing: float = 0.0) -> Tensor:
         """The loss from what `hidden` gives."""
-        return linear_cross_entropy(hidden, self.head, targets, self.compute)
+        return linear_cross_entropy(hidden, self.head, targets, self.compute, label_smoothing)
 
     def token_losses(self, ids: Ids, targets: Ids) -> npt.NDArray[np.float32]:
         """Loss of each target in nats, (B, T); 0 where the target is negative. No graph."""
@@ -201,11 +206,14 @@ def _plain(block: Module, x: Tensor, *rest: Any) -> Tensor:
 
 def checkpoint(block: Module, x: Tensor, *rest: Any) -> Tensor:
     """Like block(x, *rest), keeping only x: backward runs the block again (Chen et al., 2016)."""
+    drops = [(one, one.place) for one in rest if isinstance(one, Drop)]
     with no_grad():
         out: Tensor = block(x, *rest)
 
     def backward(dout: Array, dx: Any, *_: Any) -> None:
         with enable_grad():
+            for one, place in drops:
+                one.place = place
             again = Tensor(x.array, requires_grad=True)
             block(again, *rest).backward(Tensor(dout))
         if dx is not None and again.grad is not None:

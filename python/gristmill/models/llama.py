@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from gristmill._tensor import Parameter, Tensor, adjacent, empty
 from gristmill.backend import _C
 from gristmill.models.causal import CausalLM, Ids, eos_ids
+from gristmill.nn.drop import Drop
 from gristmill.nn.module import Embedding, Linear, Module, ModuleList, RMSNorm
 from gristmill.ops.attention import attention
 from gristmill.ops.matmul import linear
@@ -165,9 +166,9 @@ class Block(Module):
         self.input_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(c.hidden_size, c.rms_norm_eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, compute: str) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x, compute), cos, sin, compute)
-        out: Tensor = x + self.mlp(self.post_attention_layernorm(x, compute), compute)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, compute: str, drop: Drop) -> Tensor:
+        x = x + drop(self.self_attn(self.input_layernorm(x, compute), cos, sin, compute))
+        out: Tensor = x + drop(self.mlp(self.post_attention_layernorm(x, compute), compute))
         return out
 
 
@@ -218,9 +219,9 @@ class Llama(CausalLM):
         """The blocks from below."""
         return list(self.model.layers)
 
-    def common(self) -> tuple[Tensor, Tensor, str]:
-        """The rotation, and the type of the inputs of products."""
-        return self.cos, self.sin, self.compute
+    def common(self) -> tuple[Tensor, Tensor, str, Drop]:
+        """The rotation, the type of the inputs of products, dropout."""
+        return self.cos, self.sin, self.compute, self.drop
 
     def last_norm(self, x: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""

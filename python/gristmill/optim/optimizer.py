@@ -25,7 +25,10 @@ class _Run:
 
 
 class Optimizer:
-    """Common part: parameter groups, runs, the norm of all gradients, state by array."""
+    """Common part: parameter groups, runs, the norm of all gradients, state by array.
+
+    A group may have options of its own, and `lr_scale`, a factor on the learning rate.
+    """
 
     state_names: tuple[str, ...] = ()
 
@@ -68,6 +71,10 @@ class Optimizer:
                 p.slot.filled = True
         return runs
 
+    def gradients(self) -> list[Array]:
+        """All gradients, one (n,) array per run."""
+        return [run.grad for run in self._ready()]
+
     def grad_norm(self) -> float:
         """Euclidean norm of all gradients together."""
         total = 0.0
@@ -98,6 +105,10 @@ class Optimizer:
             for p in run.members:
                 p.version += 1
         self.scale = 1.0
+
+    def _rate(self, run: _Run) -> float:
+        """The learning rate of a run: a group may have `lr_scale`."""
+        return self.lr * run.options.get("lr_scale", 1.0)
 
     def _update(self, run: _Run) -> None:
         raise TypeError(f"{type(self).__name__} defines no update")
@@ -140,10 +151,8 @@ class AdamW(Optimizer):
 
     def _update(self, run: _Run) -> None:
         o = run.options
-        scalars = np.array(
-            [self.lr, self.scale, 1 - o["beta1"] ** self.steps, 1 - o["beta2"] ** self.steps],
-            np.float32,
-        )
+        past = [1 - o[beta] ** self.steps for beta in ("beta1", "beta2")]
+        scalars = np.array([self._rate(run), self.scale, *past], np.float32)
         _C.adamw(
             run.value, run.state["m"], run.state["v"], run.grad, _C.from_numpy(scalars),
             o["beta1"], o["beta2"], o["eps"], o["weight_decay"],
@@ -166,7 +175,7 @@ class SGD(Optimizer):
 
     def _update(self, run: _Run) -> None:
         o = run.options
-        scalars = np.array([self.lr, self.scale, float(self.steps == 1)], np.float32)
+        scalars = np.array([self._rate(run), self.scale, float(self.steps == 1)], np.float32)
         velocity = run.state["velocity"] if o["momentum"] else None
         _C.sgd(
             run.value, velocity, run.grad, _C.from_numpy(scalars),
