@@ -45,6 +45,7 @@ VERBS: dict[str, Verb] = {
     "plan": Verb("what a run would do and cost", "verbs.plan"),
     **{name: Verb(text, "verbs.stage") for name, text in STAGE_VERBS.items()},
     "report": Verb("write report.html of a run again", "verbs.report"),
+    "compare": Verb("runs on the same test files: paired intervals, cost", "verbs.compare"),
     "promote": Verb("serve this run from now on, if its gates and self-test pass", "verbs.promote"),
     "generate": Verb("complete a text with a deployed model", "serving.generate"),
     "serve": Verb("serve a deployed model over HTTP", "serving.cli"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,6 +14,7 @@ from gristmill.pipeline import REPORT, Done, Run, Stage
 
 WIDTH = 100  # of the stage lines; text of samples is cut to it
 SAMPLES = 3
+_NUMBER = re.compile(r"[+-]?[\d,.]+(e[+-]?\d+)?|–|nan|")
 
 
 class Console:
@@ -130,4 +132,19 @@ def listing(rows: Iterable[tuple[str, str]], width: int = WIDTH) -> str:
         folded = textwrap.wrap(text, max(20, width - left)) or [""]
         lines.append(f"{name:<{left}}{folded[0]}")
         lines += [" " * left + line for line in folded[1:]]
+    return "\n".join(lines)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return text in columns under their names; columns of numbers to the right."""
+    cells = [list(columns), *(list(row) for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    right = [all(_NUMBER.fullmatch(row[i]) for row in rows) for i in range(len(columns))]
+    lines = (
+        "  ".join(
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in cells
+    )
     return "\n".join(lines)

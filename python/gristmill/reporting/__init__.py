@@ -1,5 +1,5 @@
-"""`report.html`: one self-contained page that tells a whole run."""
+"""`report.html`, one self-contained page that tells a whole run; and pages of the same kind."""
 
-from gristmill.reporting.page import write_report
+from gristmill.reporting.page import show, write_page, write_report
 
-__all__ = ["write_report"]
+__all__ = ["show", "write_page", "write_report"]

@@ -30,7 +30,6 @@ def write_report(run: Path) -> Path:
     present = [label for label in labels if (run / label / MANIFEST).is_file()]
     manifests = {label: read_json(run / label / MANIFEST) for label in present}
     sections = [_section_of(str((run / label).resolve()), label) for label in present]
-    style = (resources.files("gristmill.reporting") / "style.css").read_text("utf-8")
     body = "\n".join(
         [
             _header(run.name, record, manifests),
@@ -43,9 +42,33 @@ def write_report(run: Path) -> Path:
             _footer(manifests),
         ]
     )
-    page = _PAGE.format(title=html.escape(run.name), style=style, body=body)
-    atomic_write(run / "report.html", page.encode("utf-8", "replace"))
+    _write(run / "report.html", run.name, body)
     return run / "report.html"
+
+
+def write_page(path: Path, title: str, lead: str, sections: Sequence[Mapping[str, Any]]) -> None:
+    """Write a page of its own: sections with title and, as a stage's report has them, text,
+    numbers, plots and tables. Raises StorageError.
+    """
+    head = f"<h1>{html.escape(title)}</h1><p class=soft>{html.escape(lead)}</p>"
+    parts = [f"<header>{head}</header><main>"]
+    for section in sections:
+        name = html.escape(str(section["title"]))
+        parts += [
+            f"<section><div class=head><h2>{name}</h2></div>",
+            f"<p class=summary>{html.escape(str(section.get('text', '')))}</p>",
+            _tiles(section.get("numbers", {})),
+            _plots(section.get("plots", [])),
+            *(_table(table) for table in section.get("tables", [])),
+            "</section>",
+        ]
+    _write(path, title, "\n".join([*parts, "</main>"]))
+
+
+def _write(path: Path, title: str, body: str) -> None:
+    style = (resources.files("gristmill.reporting") / "style.css").read_text("utf-8")
+    page = _PAGE.format(title=html.escape(title), style=style, body=body)
+    atomic_write(path, page.encode("utf-8", "replace"))
 
 
 _PAGE = """<!doctype html>
