@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from gristmill.data.prose_settings import LanguageStep, ProseStep, RepetitionStep, WebStep
 from gristmill.settings import Section
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -104,7 +105,16 @@ class QuantileStep(Section):
 
 
 CleanStep = Annotated[
-    UnicodeStep | CodeStep | ExactStep | NearStep | PrivateStep | QuantileStep,
+    UnicodeStep
+    | CodeStep
+    | ProseStep
+    | RepetitionStep
+    | WebStep
+    | LanguageStep
+    | ExactStep
+    | NearStep
+    | PrivateStep
+    | QuantileStep,
     Field(discriminator="use"),
 ]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gristmill.data import code_rules, dedup, private, unicode_repair
+from gristmill.data import code_rules, dedup, private, prose_rules, repetition, unicode_repair
 from gristmill.data.clean_settings import (
     CleanStep,
     CodeStep,
@@ -17,7 +17,9 @@ from gristmill.data.clean_settings import (
     QuantileStep,
     UnicodeStep,
 )
+from gristmill.data.code_rules import Broken
 from gristmill.data.document import Document, Removal
+from gristmill.data.prose_settings import LanguageStep, ProseStep, RepetitionStep, WebStep
 from gristmill.errors import ArtifactError, DataError
 
 REPAIR_SCHEMA = {
@@ -140,14 +142,41 @@ def _unicode(done: Cleaned, step: UnicodeStep, label: str, seed: int) -> None:
     done.documents = kept
 
 
-def _code(done: Cleaned, step: CodeStep, label: str, seed: int) -> None:
+_Check = Callable[[Document, Any], Broken | None]
+
+
+def _by_rules(check: _Check) -> Callable[[Cleaned, Any, str, int], None]:
+    """Return the step that takes out every document that breaks a rule."""
+
+    def run(done: Cleaned, step: Any, label: str, seed: int) -> None:
+        kept = []
+        for row in done.documents:
+            broken = check(row, step)
+            if broken is None:
+                kept.append(row)
+            else:
+                done.removed.append(_removal(row, label, *broken))
+        done.documents = kept
+
+    return run
+
+
+_check_web = _by_rules(lambda row, step: prose_rules.check_web(row.text, step))
+
+
+def _web(done: Cleaned, step: WebStep, label: str, seed: int) -> None:
+    _check_web(done, step, label, seed)
+    if not step.drop_lines:
+        return
     kept = []
     for row in done.documents:
-        broken = code_rules.check(row.text, row.path, step)
-        if broken is None:
-            kept.append(row)
-        else:
-            done.removed.append(_removal(row, label, *broken))
+        text, counts = prose_rules.keep_lines(row.text, step)
+        if not text:
+            done.removed.append(_removal(row, label, "drop_lines", "0 lines left", "not empty"))
+            continue
+        for repair, places in counts.items():
+            done.repairs.append((row.id, row.source, row.path, label, f"{repair} gone", places))
+        kept.append(replace(row, text=text) if counts else row)
     done.documents = kept
 
 
@@ -237,7 +266,11 @@ def _quantile(done: Cleaned, step: QuantileStep, label: str, seed: int) -> None:
 
 _STEPS: dict[type, Callable[[Cleaned, Any, str, int], None]] = {
     UnicodeStep: _unicode,
-    CodeStep: _code,
+    CodeStep: _by_rules(lambda row, step: code_rules.check(row.text, row.path, step)),
+    ProseStep: _by_rules(lambda row, step: prose_rules.check_prose(row.text, step)),
+    RepetitionStep: _by_rules(lambda row, step: repetition.check_repetition(row.text, step)),
+    WebStep: _web,
+    LanguageStep: _by_rules(lambda row, step: prose_rules.check_language(row.text, step)),
     ExactStep: _exact,
     NearStep: _near,
     PrivateStep: _private,
