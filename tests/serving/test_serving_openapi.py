@@ -18,6 +18,7 @@ from schemathesis.specs.openapi.checks import content_type_conformance, response
 from serving_fake import fake_runtime
 
 from gristmill.serving.app import create_app
+from gristmill.serving.chat_format import chat_format
 from gristmill.serving.engine import Engine
 from gristmill.serving.limits import Limits
 
@@ -29,7 +30,8 @@ EXAMPLES = 40  # of each route and mode; all take about 6 s
 def schema() -> Iterator[Any]:
     limits = Limits()
     engine = Engine(fake_runtime(), n_ctx=256, slots=4, queue=64, seconds=60)
-    app = create_app(engine, limits, name="fake", api_key=None, hosts=None, log=None)
+    chat = chat_format(engine.runtime.model, "plain")
+    app = create_app(engine, limits, name="fake", api_key=None, hosts=None, log=None, chat=chat)
     yield schemathesis.openapi.from_asgi("/openapi.json", app)
     assert engine.stop()
 

@@ -17,6 +17,8 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from .chat_completions import answer_chat
+from .chat_format import ChatFormat
 from .completions import complete
 from .engine import Engine
 from .feedback import Feedback
@@ -28,6 +30,7 @@ from .limits import Limits
 from .metrics import Metrics
 from .request_log import RequestLog
 from .schema import (
+    ChatBody,
     CompletionBody,
     DetokenizeBody,
     FeedbackBody,
@@ -53,11 +56,12 @@ def create_app(
     hosts: frozenset[str] | None,
     log: RequestLog | None,
     selftests: int = 0,
+    chat: ChatFormat | None = None,
 ) -> App:
     """The ASGI application of `engine`, called `name` in /v1/models."""
     metrics = Metrics()
     metrics.watch(engine, name)
-    service = Service(engine, limits, metrics, name, int(time.time()), selftests)
+    service = Service(engine, limits, metrics, name, int(time.time()), selftests, chat)
     feedback = Feedback(log.path if log is not None else None, service.recent, limits)
     app = FastAPI(
         title="gristmill", docs_url=None, redoc_url=None, redirect_slashes=False
@@ -128,6 +132,10 @@ def _add_generation(app: FastAPI, service: Service) -> None:
     async def completions(request: Request, body: CompletionBody) -> Response:
         return await complete(service, request, body)
 
+    @app.post("/v1/chat/completions", responses=STREAMED)
+    async def chat_completions(request: Request, body: ChatBody) -> Response:
+        return await answer_chat(service, request, body)
+
     @app.post("/infill", responses=STREAMED)
     async def fill(request: Request, body: InfillBody) -> Response:
         return await infill(service, request, body)
@@ -153,6 +161,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
                 "n_ctx": service.engine.n_ctx,
                 "n_vocab": service.model.vocab_size,
                 "fill_in_the_middle": fim_tokens(service.model.metadata) is not None,
+                "chat_template": service.chat.template if service.chat is not None else None,
                 "selftests": service.selftests,
             },
         }

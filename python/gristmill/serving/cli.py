@@ -10,6 +10,7 @@ from pathlib import Path
 from gristmill.checkpoint.selftest import PROMPTS_KEY, compare
 from gristmill.errors import ConfigError, MissingExtraError
 
+from .chat_format import ChatFormat, chat_format
 from .limits import Limits, described
 from .model import choose_context, find_model, load_runtime
 from .runtime import Runtime
@@ -28,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--ctx", type=int, help="context in tokens (default: the model's own)")
     parser.add_argument("--name", help="name in /v1/models (default: the model's)")
+    parser.add_argument(
+        "--chat-template", metavar="NAME", help="for /v1/chat/completions (default: the model's)"
+    )
     parser.add_argument(
         "--allow-host", action="append", default=[], metavar="NAME", help="further Host to accept"
     )
@@ -67,6 +71,7 @@ def serve_runtime(runtime: Runtime, path: Path, args: argparse.Namespace) -> int
     check_address(args.host, args.port)
     n_ctx = choose_context(runtime, args.ctx)
     compared = compare(runtime.model, path)
+    chat = chat_format(runtime.model, args.chat_template)
     log = None if args.no_log else RequestLog(args.log_file)
     engine = Engine(
         runtime,
@@ -77,9 +82,16 @@ def serve_runtime(runtime: Runtime, path: Path, args: argparse.Namespace) -> int
     )
     name = args.name or model_name(runtime, path)
     app = create_app(
-        engine, limits, name=name, api_key=key, hosts=hosts, log=log, selftests=compared
+        engine,
+        limits,
+        name=name,
+        api_key=key,
+        hosts=hosts,
+        log=log,
+        selftests=compared,
+        chat=chat,
     )
-    lines = "\n".join(greeting(runtime, name, path, n_ctx, compared, args, key))
+    lines = "\n".join(greeting(runtime, name, path, n_ctx, compared, chat, args, key))
 
     def ready() -> None:
         print(lines, flush=True)
@@ -98,6 +110,7 @@ def greeting(
     path: Path,
     n_ctx: int,
     compared: int,
+    chat: ChatFormat | None,
     args: argparse.Namespace,
     key: str | None,
 ) -> list[str]:
@@ -113,6 +126,8 @@ def greeting(
         f"API      {url}/v1/completions   {url}/infill   {url}/v1/models",
         f"key      {'needed' if key else 'none: whoever reaches this address may use it'}",
     ]
+    if chat is not None:
+        lines.insert(4, f"chat     {url}/v1/chat/completions   template {chat.template}")
     if not args.no_log:
         lines.append(f"log      {args.log_file}")
     return [*lines, "ready; stop with Ctrl-C"]

@@ -128,7 +128,7 @@ def _logprobs(scores: Sequence[Score], alternatives: int | None) -> dict[str, An
         if score.logprob is None:
             tops.append(None)
         else:  # the chosen token is always among its alternatives
-            top = dict(score.top)
+            top = {name: logprob for name, logprob, _ in score.top}
             top.setdefault(score.token, score.logprob)
             tops.append(top)
     return {

@@ -41,6 +41,7 @@ class Task:
     min_p: float = 0.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+    stop_ids: frozenset[int] = frozenset()  # end it as the end of text does
     logprobs: int | None = None  # alternatives per token; None: no scores
     echo: bool = False  # score the prompt too
     ignore_eos: bool = False
@@ -105,6 +106,7 @@ class _Decoder:
         self.stream = TextStream(task.stop)
         self.line = _Lines(task.indent)
         self.ends = frozenset[int]() if task.ignore_eos else control_ids(runtime.model)
+        self.ends |= task.stop_ids
         self.score = Scorer(runtime.model.token_bytes, task.logprobs or 0)
         self.waiting: deque[tuple[int, Score]] = deque()  # (first byte, score) still held back
         self.pushed = 0  # bytes of sampled tokens
@@ -161,7 +163,8 @@ class _Decoder:
             if chosen in self.ends:
                 self.stop_type = "eos"
                 if self.task.logprobs is not None:  # it has a probability though it has no text
-                    self.waiting.append((self.pushed, self.score(chosen, log_softmax(logits))))
+                    score = self.score(chosen, log_softmax(logits), ends=True)
+                    self.waiting.append((self.pushed, score))
                 return
             yield self._push(chosen, logits)
             if self.stream.stop_word is not None:

@@ -193,7 +193,7 @@ def picked(answer: dict[str, Any], fields: list[str]) -> dict[str, Any]:
 
 
 def _probability(score: Score) -> dict[str, Any]:
-    top = [{"token": name, "logprob": logprob} for name, logprob in score.top]
+    top = [{"id": id, "token": name, "logprob": logprob} for name, logprob, id in score.top]
     return {"id": score.id, "token": score.token, "logprob": score.logprob, "top_logprobs": top}
 
 

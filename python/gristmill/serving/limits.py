@@ -46,6 +46,7 @@ TABLE = types.MappingProxyType(
         "slots": Limit(4, "sequences", 1, 256, "engine", 0, "generated in turns"),
         "request_seconds": Limit(600, "s", 0.1, 86400, "engine", 503, "from arrival to answer"),
         "prompts": Limit(64, "prompts", 1, 4096, "schema", 400, "in one request"),
+        "messages": Limit(1024, "messages", 1, 65536, "schema", 400, "in one chat"),
         "n": Limit(8, "choices", 1, 128, "schema", 400, "per prompt"),
         "stop": Limit(4, "strings", 1, 64, "schema", 400, "stop strings"),
         "infill_stop": Limit(16, "strings", 1, 64, "schema", 400, "stop strings of /infill"),

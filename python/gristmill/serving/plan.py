@@ -35,6 +35,7 @@ def sampled(
     *,
     logprobs: int | None,
     echo: bool = False,
+    stop_ids: frozenset[int] = frozenset(),
 ) -> list[Task]:
     """One task per prompt and choice. Raises ApiError for a value out of range."""
     limits, n = service.limits, body.n or 1
@@ -58,6 +59,7 @@ def sampled(
                     stop=stop,
                     logprobs=logprobs,
                     echo=echo,
+                    stop_ids=stop_ids,
                     logit_bias=bias,
                     presence_penalty=body.presence_penalty or 0.0,
                     frequency_penalty=body.frequency_penalty or 0.0,

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from .http_errors import bad_value
+
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
@@ -50,6 +52,72 @@ class CompletionBody(SamplingFields):
     best_of: int | None = None
     echo: bool | None = None
     logprobs: Count | None = None
+
+
+# further fields pass while they are empty, which is how clients leave them out
+ONLY_EMPTY = ConfigDict(
+    strict=True, extra="allow", json_schema_extra={"additionalProperties": False}
+)
+
+
+class TextPart(BaseModel):
+    """A part of a message's content."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(BaseModel):
+    """One message. Other fields must be empty: this server takes text alone."""
+
+    model_config = ONLY_EMPTY
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart] | None = None
+
+
+# of OpenAI's and llama.cpp's fields those that change nothing with these values
+INERT: dict[str, tuple[Any, ...]] = {
+    "response_format": ({"type": "text"},),
+    "tool_choice": ("none", "auto"),
+    "function_call": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
+    "modalities": (["text"],),
+    "store": (False,),
+    "service_tier": ("auto", "default"),
+}
+IGNORED = ("cache_prompt", "id_slot", "response_fields", "samplers", "metadata")
+
+
+class ChatBody(SamplingFields):
+    """`POST /v1/chat/completions`. Fields that would change the answer are refused by name."""
+
+    model_config = ONLY_EMPTY
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    max_completion_tokens: Count | None = None
+    n_predict: Annotated[int, Field(ge=-1, lt=1 << 31)] | None = None  # llama.cpp's max_tokens
+    logprobs: bool | None = None
+    top_logprobs: Count | None = None
+
+    def ignored(self) -> list[str]:
+        """Names of the given fields that were ignored, in order."""
+        return [name for name in IGNORED if name in (self.model_extra or {})]
+
+    def check_unsupported(self) -> None:
+        """Raise 400 naming the first field that this server cannot do."""
+        for name, value in (self.model_extra or {}).items():
+            inert = value in (None, [], {}) or value in INERT.get(name, ())
+            if name not in IGNORED and not inert:
+                raise bad_value(name[:100], f"{name[:100]!r} is not supported; leave it out")
+
+    def most_tokens(self) -> int | None:
+        """The limit of the answer under any of its names. Raises 400 where two of them differ."""
+        named = {"max_tokens": self.max_tokens, "n_predict": self.n_predict}
+        named["max_completion_tokens"] = self.max_completion_tokens
+        given = {name: value for name, value in named.items() if value not in (None, -1)}
+        if len(set(given.values())) > 1:
+            raise bad_value("max_tokens", f"{' and '.join(given)} differ; send one of them")
+        return next(iter(given.values()), None)
 
 
 class FeedbackBody(BaseModel):

@@ -25,7 +25,8 @@ class Score:
     token: str
     offset: int  # characters of text before it
     logprob: float | None  # None for the first token of an echoed prompt: nothing predicts it
-    top: tuple[tuple[str, float], ...]
+    top: tuple[tuple[str, float, int], ...]  # name, log-probability, id; each name once
+    ends: bool = False  # it ended the answer and is no text of it
 
 
 def largest(row: Row, k: int) -> list[int]:
@@ -66,17 +67,19 @@ class Scorer:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._characters = 0
 
-    def __call__(self, token: int, row: Row | None) -> Score:
+    def __call__(self, token: int, row: Row | None, ends: bool = False) -> Score:
         """Score of `token`, predicted by log-probabilities `row` (V,); None: not predicted."""
         data = self._token_bytes(token)
         offset = self._characters
         self._characters += len(self._decoder.decode(data))
         if row is None:
             return Score(token, token_name(data), offset, None, ())
-        top: dict[str, float] = {}
+        top: dict[str, tuple[str, float, int]] = {}
         for other in largest(row, self._alternatives):
-            top.setdefault(token_name(self._token_bytes(other)), self._finite(row[other]))
-        return Score(token, token_name(data), offset, self._finite(row[token]), tuple(top.items()))
+            name = token_name(self._token_bytes(other))
+            top.setdefault(name, (name, self._finite(row[other]), other))
+        logprob = self._finite(row[token])
+        return Score(token, token_name(data), offset, logprob, tuple(top.values()), ends)
 
     @staticmethod
     def _finite(value: float) -> float:

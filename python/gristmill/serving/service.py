@@ -14,6 +14,7 @@ from fastapi import Request
 from gristmill.data.fim import FimTokens
 
 from .answers import RECENT_BYTES, Choice, Recent, usage
+from .chat_format import ChatFormat
 from .decode import Event, Finish, Piece, Prefilled, Task
 from .engine import Engine, Failure, QueueFull, Stopped
 from .fim import fim_tokens, with_bos
@@ -41,6 +42,7 @@ class Service:
     name: str
     created: int
     selftests: int = 0
+    chat: ChatFormat | None = None
     recent: Recent = field(default_factory=Recent)
 
     @property
