@@ -50,6 +50,7 @@ VERBS: dict[str, Verb] = {
     "generate": Verb("complete a text with a deployed model", "serving.generate"),
     "serve": Verb("serve a deployed model over HTTP", "serving.cli"),
     "verify": Verb("is this run, file or folder what was written?", "verbs.verify"),
+    "repro": Verb("run a run again and compare every bit", "verbs.repro"),
     "doctor": Verb("what is active on this machine, and why", "verbs.doctor"),
 }
 
