@@ -1,20 +1,23 @@
-"""Collect: from sources to documents, with every file that gives none recorded and counted."""
+"""Collect: from sources to documents, with every file and row that gives none recorded."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from gristmill.artifacts import sha256_json
-from gristmill.data import git, source_facts
-from gristmill.data.collect_settings import CollectConfig, FilesSource, Source
+from gristmill.data import git, mixing, source_facts
+from gristmill.data.collect_settings import CollectConfig, FilesSource, RowColumns
 from gristmill.data.counter import string_hash
 from gristmill.data.document import Document
+from gristmill.data.mixing import Mixture, Place, Pool
 from gristmill.data.reading import Reading, Unusable, read
+from gristmill.data.rows import RowText, read_rows, to_text
 from gristmill.data.sources import Candidate, Listing, Skipped, list_sources
 from gristmill.data.store import Store
 from gristmill.errors import DataError
@@ -24,22 +27,14 @@ UTF8 = ("utf-8",)
 
 @dataclass
 class Collected:
-    """Documents in the order of sources and paths, and what there is to say of the rest."""
+    """Documents in the order of the mixture, and what there is to say of the rest."""
 
     documents: list[Document]
     skipped: list[Skipped]
     notes: list[str]
     sources: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Task:
-    """One file to read and where it stands."""
-
-    number: int  # of its source
-    candidate: Candidate
-    listing: Listing
-    source: Source
+    mixture: dict[str, Any] = field(default_factory=dict)
+    shortfall: float = 0.0  # largest share that a group lacks of what was asked
 
 
 def fingerprint(config: CollectConfig) -> list[Any]:
@@ -66,79 +61,200 @@ def collect(
 ) -> Collected:
     """Read all sources into the store and return the documents.
 
-    With `limit`, files are read in an order hashed under `seed` until there are that many, so a
-    larger limit keeps the files of a smaller one. Raises DataError when a source is missing, holds
-    no text, or when more than `max_faulty` of its files are faulty; StorageError when the disk
-    refuses.
+    Files and rows are taken in an order hashed under `seed` until there are `limit` of them, or the
+    text that `mix` asks for, so a larger limit keeps what a smaller one took. Raises DataError when
+    a source is missing, holds no text, or when more than `max_faulty` of its files and rows are
+    faulty; StorageError when the disk refuses.
     """
     progress("listing files")
     listings = list_sources(config.source)
-    skipped = [row for listing in listings for row in listing.skipped]
-    tasks = _tasks(config, listings, seed)
-    readings: dict[tuple[int, str], Document] = {}
-    times = [_commit_times(listing) for listing in listings]
-    prefixes = [_common_folder([c.path for c in listing.candidates]) for listing in listings]
-    tried = 0
-    for done, task in enumerate(tasks):
-        if config.limit and len(readings) == config.limit:
-            skipped += [_beyond(task, config.limit) for task in tasks[done:]]
-            break
-        if done % 200 == 0:
-            progress(f"reading {done} of {len(tasks)} files")
-        candidate, name = task.candidate, task.listing.name
-        tried += 1
-        try:
-            reading = _read(task)
-        except Unusable as error:
-            skipped.append(Skipped(name, candidate.path, error.reason, error.fault))
-            continue
-        area = _area(candidate.path, prefixes[task.number], name if len(listings) > 1 else "")
-        modified = times[task.number].get(candidate.path, candidate.modified_ns // 10**9)
-        document = _document(task, reading, store.put(reading.raw), area, modified)
-        readings[task.number, candidate.path] = document
-    _check(config, listings, readings, skipped, tried)
-    documents = _dated([readings[key] for key in sorted(readings)])
+    reader = _Reader(config, listings, store, seed, progress)
+    reader.tables()
+    reader.files()
+    mixture = mixing.settle(config, reader.pools, listings)
+    store.keep({document.id for document in mixture.documents})
+    skipped = reader.left_out(mixture)
+    _check(config, reader, mixture, skipped)
+    documents = _dated(mixture.documents)
     notes = [note for listing in listings for note in listing.notes]
-    collected = Collected(documents, sorted(skipped, key=_place), notes)
-    collected.sources = source_facts.describe(listings, documents, skipped)
-    return collected
-
-
-def _tasks(config: CollectConfig, listings: Sequence[Listing], seed: int) -> list[_Task]:
-    tasks = [
-        _Task(number, candidate, listing, listing.source)
-        for number, listing in enumerate(listings)
-        for candidate in listing.candidates
-    ]
-    if config.limit:
-        tasks.sort(key=lambda task: string_hash(seed, f"{task.number}/{task.candidate.path}"))
-    return tasks
-
-
-def _read(task: _Task) -> Reading:
-    candidate, source = task.candidate, task.source
-    encodings = source.encodings if isinstance(source, FilesSource) else UTF8
-    return read(candidate.file, candidate.path, encodings, source.max_bytes)
-
-
-def _document(task: _Task, reading: Reading, digest: str, area: str, modified: int) -> Document:
-    return Document(
-        id=digest,
-        source=task.listing.name,
-        path=task.candidate.path,
-        area=area,
-        licence=task.listing.licence,
-        why=task.source.why,
-        bytes=len(reading.raw),
-        modified=modified,
-        retrieved_at=0,  # of the whole source, known at the end
-        encoding=reading.encoding,
-        text=reading.text,
+    return Collected(
+        documents,
+        sorted(skipped, key=_place),
+        notes,
+        source_facts.describe(listings, documents, skipped, reader.digests),
+        mixture.facts,
+        mixture.shortfall,
     )
 
 
-def _beyond(task: _Task, limit: int) -> Skipped:
-    return Skipped(task.listing.name, task.candidate.path, f"beyond limit = {limit}")
+class _Reader:
+    """Reads listings into pools and keeps the list of what gave no document."""
+
+    def __init__(
+        self,
+        config: CollectConfig,
+        listings: Sequence[Listing],
+        store: Store,
+        seed: int,
+        progress: Callable[[str], None],
+    ) -> None:
+        self.config, self.listings, self.store = config, listings, store
+        self.seed, self.progress = seed, progress
+        self.pools: list[Pool] = mixing.pools_of(config, listings)
+        self.skipped = [row for listing in listings for row in listing.skipped]
+        self.tried = 0  # files and rows that were read
+        self.good: Counter[tuple[int, str]] = Counter()  # rows of a file that could be a document
+        self.read: dict[Place, Candidate] = {}  # whole files that are a document
+        self.digests: dict[tuple[int, str], str] = {}  # sha256 of the tables
+        self._prefixes = [_common_folder([c.path for c in x.candidates]) for x in listings]
+
+    def key(self, number: int, path: str) -> int:
+        return string_hash(self.seed, f"{number}/{path}")
+
+    def skip(self, number: int, path: str, error: Unusable) -> None:
+        self.skipped.append(Skipped(self.listings[number].name, path, error.reason, error.fault))
+
+    # -------------------------------------------------------------------------- whole files
+
+    def files(self) -> None:
+        """Read whole files in the order of their keys, as long as a pool wants them."""
+        tasks = sorted(
+            (self.key(number, candidate.path), number, candidate)
+            for number, listing in enumerate(self.listings)
+            for candidate in listing.candidates
+            if not candidate.form
+        )
+        times = [_commit_times(listing) for listing in self.listings]
+        for done, (key, number, candidate) in enumerate(tasks):
+            if done % 200 == 0:
+                self.progress(f"reading {done} of {len(tasks)} files")
+            if not self.pools[number].wants(key):
+                self.skip(number, candidate.path, Unusable(self._beyond(number), False))
+                continue
+            self.tried += 1
+            try:
+                reading = self._read(number, candidate)
+            except Unusable as error:
+                self.skip(number, candidate.path, error)
+                continue
+            modified = times[number].get(candidate.path, candidate.modified_ns // 10**9)
+            place = number, candidate.path, 0
+            self.read[place] = candidate
+            self.pools[number].add(key, place, self._whole(place, reading, modified))
+
+    def _read(self, number: int, candidate: Candidate) -> Reading:
+        source = self.listings[number].source
+        encodings = source.encodings if isinstance(source, FilesSource) else UTF8
+        return read(candidate.file, candidate.path, encodings, source.max_bytes)
+
+    def _whole(self, place: Place, reading: Reading, modified: int) -> Document:
+        number, path, _ = place
+        return Document(
+            id=self.store.put(reading.raw),
+            source=self.listings[number].name,
+            path=path,
+            area=self._area(number, path),
+            licence=self.listings[number].licence,
+            why=self.listings[number].source.why,
+            bytes=len(reading.raw),
+            modified=modified,
+            retrieved_at=0,  # of the whole source, known at the end
+            encoding=reading.encoding,
+            text=reading.text,
+        )
+
+    # ------------------------------------------------------------------------------- tables
+
+    def tables(self) -> None:
+        """Read every row of every table; the pools keep those they want."""
+        for number, listing in enumerate(self.listings):
+            for candidate in listing.candidates:
+                if candidate.form:
+                    self._table(number, candidate)
+
+    def _table(self, number: int, candidate: Candidate) -> None:
+        columns = self.listings[number].source
+        assert isinstance(columns, RowColumns)
+        pool, path = self.pools[number], candidate.path
+        try:
+            self.digests[number, path] = _sha256(candidate)
+            rows = read_rows(candidate.file, path, candidate.form, columns)
+            for row, values in self._counted(path, rows):
+                key = self.key(number, f"{path}#{row}")
+                try:
+                    if isinstance(values, Unusable):
+                        raise values
+                    text = to_text(values, columns)
+                except Unusable as error:
+                    self.skip(number, f"{path}#{row}", error)
+                    continue
+                self.good[number, path] += 1
+                if pool.wants(key):
+                    document = self._row(number, candidate, row, text)
+                    pool.add(key, (number, path, row), document)
+        except Unusable as error:
+            self.skip(number, path, error)
+
+    def _counted(self, path: str, rows: Iterator[Any]) -> Iterator[Any]:
+        for done, row in enumerate(rows):
+            if done % 10_000 == 0:
+                self.progress(f"reading {path}: row {done:,}")
+            self.tried += 1
+            yield row
+
+    def _row(self, number: int, candidate: Candidate, row: int, found: RowText) -> Document:
+        listing, raw = self.listings[number], found.text.encode("utf-8")
+        modified = candidate.modified_ns // 10**9 if found.modified is None else found.modified
+        several = f"{listing.name}/" if len(self.listings) > 1 else ""
+        return Document(
+            id=hashlib.sha256(raw).hexdigest(),
+            source=listing.name,
+            path=f"{candidate.path}#{row}{found.place}",
+            area=several + found.area if found.area else self._area(number, candidate.path),
+            licence=found.licence or listing.licence,
+            why=listing.source.why,
+            bytes=len(raw),
+            modified=modified,
+            retrieved_at=0,
+            encoding=candidate.form,
+            text=found.text,
+        )
+
+    # ------------------------------------------------------------------------------ the rest
+
+    def _area(self, number: int, path: str) -> str:
+        name = self.listings[number].name if len(self.listings) > 1 else ""
+        return _area(path, self._prefixes[number], name)
+
+    def _beyond(self, number: int) -> str:
+        pool = self.pools[number]
+        if not pool.share:
+            return "weight 0 in collect.mix"
+        if pool.bytes >= pool.budget:
+            return "beyond what collect.mix asks for"
+        return f"beyond limit = {self.config.limit}"
+
+    def left_out(self, mixture: Mixture) -> list[Skipped]:
+        """Return all that gave no document; rows beyond what was asked are counted by file."""
+        taken = {entry.place for pool in self.pools for entry in pool.entries}
+        kept = Counter((number, path) for number, path, _ in taken)
+        skipped = list(self.skipped)
+        for number, path, _ in self.read.keys() - taken:
+            skipped.append(Skipped(self.listings[number].name, path, self._beyond(number)))
+        for (number, path), good in self.good.items():
+            beyond = good - kept[number, path]
+            if beyond:
+                reason = f"rows {self._beyond(number)} ({beyond} of {good})"
+                skipped.append(Skipped(self.listings[number].name, path, reason))
+        return skipped
+
+
+def _sha256(candidate: Candidate) -> str:
+    try:
+        with open(candidate.file, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise Unusable(f"unreadable: {error.strerror or error}", True) from error
 
 
 def _place(row: Skipped) -> tuple[str, str]:
@@ -184,31 +300,29 @@ def _dated(documents: list[Document]) -> list[Document]:
 
 
 def _check(
-    config: CollectConfig,
-    listings: Sequence[Listing],
-    documents: dict[tuple[int, str], Document],
-    skipped: Sequence[Skipped],
-    tried: int,
+    config: CollectConfig, reader: _Reader, mixture: Mixture, skipped: Sequence[Skipped]
 ) -> None:
-    """Raise DataError for a source without text, or with too many faulty files."""
-    filled = {document.source for document in documents.values()}
+    """Raise DataError for a source without text, or with too many faulty files and rows."""
+    filled = {document.source for document in mixture.documents}
     rows_of: dict[str, list[Skipped]] = defaultdict(list)
     for row in skipped:
         rows_of[row.source].append(row)
-    for listing in listings:
+    for listing in reader.listings:
         rows = rows_of[listing.name]
-        limited = any(row.reason.startswith("beyond limit") for row in rows)
+        limited = any("beyond" in row.reason or row.reason.startswith("weight 0") for row in rows)
         if listing.name not in filled and not limited and listing.kind != "package":
             raise DataError(
                 f"source {listing.name}: no text in {_files(len(listing.candidates))} of "
                 f"{listing.root}: {_examples(rows)}"
             )
-    if not documents:
-        raise DataError(f"no text in {_files(tried)} of all sources: {_examples(skipped)}")
+    if not mixture.documents:
+        raise DataError(f"no text in {_files(reader.tried)} of all sources: {_examples(skipped)}")
     faults = [row for row in skipped if row.fault]
-    if len(faults) > config.max_faulty * (len(faults) + len(documents)):
+    good = len(reader.read) + reader.good.total()
+    if len(faults) > config.max_faulty * (len(faults) + good):
+        what = f"{reader.tried} files and rows" if reader.good else _files(reader.tried)
         raise DataError(
-            f"{len(faults)} of {_files(tried)} {'is' if len(faults) == 1 else 'are'} faulty, "
+            f"{len(faults)} of {what} {'is' if len(faults) == 1 else 'are'} faulty, "
             f"allowed is a share of "
             f"{config.max_faulty:g}: {_examples(faults)}; repair them, leave them out by exclude, "
             "give their encodings, or raise collect.max_faulty"

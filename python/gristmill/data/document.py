@@ -1,11 +1,14 @@
 """The row that travels from collect to split, and the row that says why another one did not.
 
-A document is one whole file. `retrieved_at` is the state of its source (newest modification time in
-it), not the clock of the run: collecting the same bytes twice must give the same files.
+A document is one whole file, or one row of a jsonl, csv or parquet file: then its path is
+`FILE#ROW` and more, and its id is the sha256 of its text. `retrieved_at` is the state of its source
+(newest modification time in it), not the clock of the run: collecting the same bytes twice must
+give the same files.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path, PurePosixPath
@@ -13,6 +16,8 @@ from pathlib import Path, PurePosixPath
 from gristmill.data.table import read_table, write_table
 
 COMPRESSED = (".gz", ".bz2", ".xz")
+MESSAGES = ".messages"  # ending of a row that is a conversation, {"messages": [...]} as JSON
+_ROW = re.compile(r"#\d+(?::\w*)?(?=$|[./])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +27,7 @@ class Document:
     Times are unix seconds; `bytes` counts the raw (maybe compressed) file.
     """
 
-    id: str  # sha256 of the raw bytes
+    id: str  # sha256 of the raw bytes; of a row: of its text
     source: str
     path: str  # relative to the source, '/' separated
     area: str
@@ -80,11 +85,20 @@ def read_removals(path: Path) -> list[Removal]:
 
 
 def suffix_of(path: str) -> str:
-    """Return the lower-case file suffix below any compression suffix: 'a/b.PY.gz' -> '.py'."""
-    name = PurePosixPath(path)
+    """Return the lower-case file suffix below any compression suffix: 'a/b.PY.gz' -> '.py'.
+
+    Of a row it is that of the path its columns give: 'a.jsonl.gz#12/b.py' -> '.py'.
+    """
+    row = _ROW.search(path)
+    name = PurePosixPath("row" + path[row.end() :] if row else path)
     if name.suffix.lower() in COMPRESSED:
         name = name.with_suffix("")
     return name.suffix.lower()
+
+
+def is_chat(path: str) -> bool:
+    """Say whether a document is a conversation: its text is JSON with messages."""
+    return path.endswith(MESSAGES)
 
 
 def is_python(path: str) -> bool:

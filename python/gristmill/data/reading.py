@@ -23,7 +23,7 @@ _BOMS = (  # the four bytes of UTF-32 first: they begin with the two of UTF-16
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_OPENERS: dict[str, Callable[[IO[bytes]], Any]] = {
+OPENERS: dict[str, Callable[[IO[bytes]], Any]] = {
     "gz": gzip.open,
     "bz2": bz2.open,
     "xz": lzma.open,
@@ -79,10 +79,10 @@ def decompress(raw: bytes, path: str, max_bytes: int) -> bytes:
     At most max_bytes + 1 are unpacked, so a small file cannot fill the memory. Raises Unusable.
     """
     suffix = path.lower().rpartition(".")[2]
-    if suffix not in _OPENERS:
+    if suffix not in OPENERS:
         return raw
     try:
-        with _OPENERS[suffix](io.BytesIO(raw)) as stream:
+        with OPENERS[suffix](io.BytesIO(raw)) as stream:
             content: bytes = stream.read(max_bytes + 1)
     except EOFError:
         raise Unusable(f"truncated: the {suffix} data end early", True) from None

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gristmill.artifacts import sha256_json
-from gristmill.data.collect_settings import FilesSource
+from gristmill.data.collect_settings import FilesSource, RowsSource
 from gristmill.data.document import Document
 from gristmill.data.sources import Listing, Skipped
 
 
 def describe(
-    listings: Sequence[Listing], documents: Sequence[Document], skipped: Sequence[Skipped]
+    listings: Sequence[Listing],
+    documents: Sequence[Document],
+    skipped: Sequence[Skipped],
+    digests: Mapping[tuple[int, str], str],
 ) -> list[dict[str, Any]]:
-    """Return one record per source, in order; `documents` are those taken, by source and path."""
+    """Return one record per source, in order; digests: sha256 of tables by (number, path)."""
     of_source: dict[str, list[Document]] = defaultdict(list)
     for document in documents:
         of_source[document.source].append(document)
     left_out = Counter(row.source for row in skipped)
     return [
-        {**_source(listing, of_source[listing.name]), "skipped": left_out[listing.name]}
-        for listing in listings
+        {
+            **_source(listing, of_source[listing.name]),
+            "tables": {path: digest for (n, path), digest in digests.items() if n == number},
+            "skipped": left_out[listing.name],
+        }
+        for number, listing in enumerate(listings)
     ]
 
 
@@ -51,7 +58,7 @@ def _source(listing: Listing, documents: list[Document]) -> dict[str, Any]:
 
 def _place(listing: Listing) -> str:
     """Return where a source is as the configuration says it: no folder of this machine alone."""
-    if isinstance(listing.source, FilesSource):
+    if isinstance(listing.source, FilesSource | RowsSource):
         return listing.source.path
     if listing.kind == "package":
         return f"site-packages, {listing.name} {listing.revision}"

@@ -11,9 +11,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gristmill.data import environment, git
-from gristmill.data.collect_settings import EnvironmentSource, FilesSource, Source, StdlibSource
+from gristmill.data.collect_settings import (
+    EnvironmentSource,
+    FilesSource,
+    RowsSource,
+    Source,
+    StdlibSource,
+)
 from gristmill.data.environment import TEST_FOLDERS, Package
 from gristmill.data.patterns import has_magic, matcher, split_glob
+from gristmill.data.rows import format_of
 from gristmill.errors import ConfigError, DataError
 
 CACHES = {"__pycache__", "node_modules", "site-packages", "dist-packages"}
@@ -22,12 +29,13 @@ STDLIB_SKIPS = ("config-*", "lib-dynload")
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A file that may become a document: `path` in the source, `file` on disk."""
+    """A file that may become a document, or many: `path` in the source, `file` on disk."""
 
     path: str
     file: Path
     size: int
     modified_ns: int
+    form: str = ""  # jsonl, csv, parquet: every row may become a document
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +102,26 @@ def _free(base: str, taken: set[str]) -> str:
     return name
 
 
-def _one(source: FilesSource | StdlibSource) -> Listing:
-    listing = _stdlib(source) if isinstance(source, StdlibSource) else _files(source, _name(source))
+def _one(source: FilesSource | StdlibSource | RowsSource) -> Listing:
+    if isinstance(source, StdlibSource):
+        listing = _stdlib(source)
+    elif isinstance(source, RowsSource):
+        listing = _tables(source)
+    else:
+        listing = _files(source, _name(source))
     if not listing.candidates:
         raise DataError(_nothing(source, listing))
     return listing
 
 
-def _name(source: FilesSource) -> str:
+def _name(source: FilesSource | RowsSource) -> str:
     folder = split_glob(source.path)[0] if has_magic(source.path) else source.path
     return source.name or Path(folder).expanduser().resolve().name or "files"
 
 
-def _nothing(source: FilesSource | StdlibSource, listing: Listing) -> str:
+def _nothing(source: FilesSource | StdlibSource | RowsSource, listing: Listing) -> str:
     """Say why a source gave no file to read and what to do."""
-    where = source.path if isinstance(source, FilesSource) else str(listing.root)
+    where = str(listing.root) if isinstance(source, StdlibSource) else source.path
     text = f"source {listing.name}: no file to read in {where}"
     if listing.kind == "git" and not listing.skipped:
         return (
@@ -221,6 +234,22 @@ def _folder(source: FilesSource, name: str, root: Path, pattern: str) -> Listing
             listing.skip(candidate.path, reason)
         else:
             listing.candidates.append(candidate)
+    return listing
+
+
+def _tables(source: RowsSource) -> Listing:
+    """List the files of a table: a file, all of a glob, those of a folder by their ending."""
+    plain = FilesSource(
+        use="files", path=source.path, licence=source.licence, why=source.why, git=False
+    )
+    listing = _files(plain, _name(source))
+    found = listing.candidates
+    listing.source, listing.candidates = source, []
+    for candidate in found:
+        if listing.kind == "folder" and format_of(candidate.path) != source.use:
+            listing.skip(candidate.path, f"no {source.use} by its name")
+        else:
+            listing.candidates.append(replace(candidate, form=source.use))
     return listing
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from gristmill.artifacts import TEMPORARY, storage_errors
@@ -50,6 +51,12 @@ class Store:
         if hashlib.sha256(data).hexdigest() != digest:
             raise ArtifactError(f"{path} has other bytes than its name says; run collect again")
         return data
+
+    def keep(self, digests: Collection[str]) -> None:
+        """Remove everything but these."""
+        for digest in self.digests():
+            if digest not in digests:
+                self.path(digest).unlink()
 
     def digests(self) -> list[str]:
         """Return the digests of everything here, sorted."""
