@@ -6,7 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from gristmill.data.prose_settings import LanguageStep, ProseStep, RepetitionStep, WebStep
+from gristmill.data.prose_settings import (
+    LanguageStep,
+    PairsStep,
+    ProseStep,
+    RepetitionStep,
+    WebStep,
+)
 from gristmill.settings import Section
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -73,6 +79,9 @@ class NearStep(Section):
     keep: Literal["first", "longest", "newest", "all"] = Field(
         default="longest", description="which one stays; all: only mark the clusters"
     )
+    compare: Literal["text", "prompt"] = Field(
+        default="text", description="prompt: what is asked in conversations, not the answers"
+    )
     words: int = Field(default=5, ge=1, le=20, description="words in a shingle")
     permutations: int = Field(default=128, ge=16, le=1024, description="of a MinHash signature")
 
@@ -111,6 +120,7 @@ CleanStep = Annotated[
     | RepetitionStep
     | WebStep
     | LanguageStep
+    | PairsStep
     | ExactStep
     | NearStep
     | PrivateStep

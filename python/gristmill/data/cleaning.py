@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
 from typing import Any
 
-from gristmill.data import code_rules, dedup, private, prose_rules, repetition, unicode_repair
+from gristmill.data import (
+    code_rules,
+    conversation,
+    dedup,
+    private,
+    prose_rules,
+    repetition,
+    unicode_repair,
+)
 from gristmill.data.clean_settings import (
     CleanStep,
     CodeStep,
@@ -19,7 +29,13 @@ from gristmill.data.clean_settings import (
 )
 from gristmill.data.code_rules import Broken
 from gristmill.data.document import Document, Removal
-from gristmill.data.prose_settings import LanguageStep, ProseStep, RepetitionStep, WebStep
+from gristmill.data.prose_settings import (
+    LanguageStep,
+    PairsStep,
+    ProseStep,
+    RepetitionStep,
+    WebStep,
+)
 from gristmill.errors import ArtifactError, DataError
 
 REPAIR_SCHEMA = {
@@ -132,7 +148,10 @@ def _unicode(done: Cleaned, step: UnicodeStep, label: str, seed: int) -> None:
             threshold = f"<= {step.max_bad:g}"
             done.removed.append(_removal(row, label, "max_bad", f"{share:.4f}", threshold))
             continue
-        text, counts = unicode_repair.repair(row.text, step.form, step.mojibake)
+        text, found = conversation.rewrite(
+            row, lambda text: unicode_repair.repair(text, step.form, step.mojibake)
+        )
+        counts = sum(map(Counter, found), Counter[str]())
         if not text:
             done.removed.append(_removal(row, label, "text", "0 characters", "not empty"))
             continue
@@ -159,6 +178,17 @@ def _by_rules(check: _Check) -> Callable[[Cleaned, Any, str, int], None]:
         done.documents = kept
 
     return run
+
+
+def _pairs(done: Cleaned, step: PairsStep, label: str, seed: int) -> None:
+    kept = []
+    broken = conversation.check_pairs(done.documents, step)
+    for row, found in zip(done.documents, broken, strict=True):
+        if found is None:
+            kept.append(row)
+        else:
+            done.removed.append(_removal(row, label, *found))
+    done.documents = kept
 
 
 _check_web = _by_rules(lambda row, step: prose_rules.check_web(row.text, step))
@@ -201,7 +231,7 @@ def _exact(done: Cleaned, step: ExactStep, label: str, seed: int) -> None:
 
 def _near(done: Cleaned, step: NearStep, label: str, seed: int) -> None:
     rows = done.documents
-    texts = [row.text for row in rows]
+    texts = [conversation.asked(row) if step.compare == "prompt" else row.text for row in rows]
     bar = min(step.group, step.threshold)
     pairs = dedup.similar_pairs(texts, bar, words=step.words, permutations=step.permutations)
     done.similarities += [pair.similarity for pair in pairs]
@@ -250,7 +280,10 @@ def _losers(
 def _private(done: Cleaned, step: PrivateStep, label: str, seed: int) -> None:
     kept = []
     for row in done.documents:
-        text, found = private.replace_private(row.text, row.path, step.rules, seed)
+        text, each = conversation.rewrite(
+            row, partial(private.replace_private, path=row.path, rules=step.rules, seed=seed)
+        )
+        found = list(chain.from_iterable(each))
         for one in found:
             place = (row.id, row.source, row.path)
             done.audit.append((*place, one.rule, one.start, one.length, one.token))
@@ -271,6 +304,7 @@ _STEPS: dict[type, Callable[[Cleaned, Any, str, int], None]] = {
     RepetitionStep: _by_rules(lambda row, step: repetition.check_repetition(row.text, step)),
     WebStep: _web,
     LanguageStep: _by_rules(lambda row, step: prose_rules.check_language(row.text, step)),
+    PairsStep: _pairs,
     ExactStep: _exact,
     NearStep: _near,
     PrivateStep: _private,

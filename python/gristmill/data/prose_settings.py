@@ -90,3 +90,18 @@ class LanguageStep(Section):
     characters: int = Field(
         default=4000, ge=50, description="of the text that are looked at, from its middle"
     )
+
+
+class PairsStep(Section):
+    """Conversations that teach nothing: no answer, the same question again, too long."""
+
+    use: Literal["pairs"] = Field(description="kind of step")
+    min_prompt: int = Field(default=1, ge=0, description="characters of a question")
+    min_answer: int = Field(default=1, ge=0, description="characters of an answer")
+    max_answer: int = Field(default=0, ge=0, description="characters of an answer; 0: no bar")
+    max_characters: int = Field(default=0, ge=0, description="of all messages; 0: no bar")
+    max_turns: int = Field(default=0, ge=0, description="questions and answers; 0: no bar")
+    prompts: Literal["once", "all"] = Field(
+        default="once", description="once: of equal questions (but for space and case) one stays"
+    )
+    copies: bool = Field(default=False, description="keep answers that repeat the question")
