@@ -14,7 +14,7 @@ namespace gristmill {
 // What shows in the bits, common to all tables (determinism contract). Tile sizes do not show and stay in cpu/.
 constexpr int64_t kLanes = 16;             // virtual lanes of every horizontal sum, added by one fixed tree
 constexpr int64_t kReduceChunk = 16384;    // elements per partial sum of a long reduction
-constexpr int64_t kRowChunk = 64;          // rows per partial sum of weight gradients (rmsnorm)
+constexpr int64_t kRowChunk = 64;          // rows per partial sum of weight gradients (norms)
 constexpr int64_t kAttentionKeys = 64;     // keys per online-softmax block
 constexpr int64_t kAttentionQueries = 64;  // queries per block of the backward pass
 constexpr int64_t kLossRows = 512;         // rows of logits alive at once in linear_cross_entropy
@@ -63,6 +63,24 @@ struct Context {
   F(View, dx, "(rows, cols)") F(View, dweight, "(cols) f32") \
   F(View, dout, "(rows, cols)") F(View, x, "(rows, cols)") F(View, weight, "(cols) f32") F(View, rstd, "(rows) f32") \
   F(int64_t, rows, "") F(int64_t, cols, "")
+
+#define GM_LAYERNORM_FORWARD(F) \
+  F(View, out, "(rows, cols) f32|bf16, last stride 1") F(View, mean, "(rows) f32, kept for backward; may be null; never added to") F(View, rstd, "(rows) f32, the same") \
+  F(View, x, "(rows, cols) f32|bf16, last stride 1") F(View, weight, "(cols) f32") F(View, bias, "(cols) f32; null: 0") \
+  F(int64_t, rows, "") F(int64_t, cols, "") F(float, eps, "")
+
+#define GM_LAYERNORM_BACKWARD(F) \
+  F(View, dx, "(rows, cols)") F(View, dweight, "(cols) f32") F(View, dbias, "(cols) f32; may be null") \
+  F(View, dout, "(rows, cols)") F(View, x, "(rows, cols)") F(View, weight, "(cols) f32") F(View, mean, "(rows) f32") F(View, rstd, "(rows) f32") \
+  F(int64_t, rows, "") F(int64_t, cols, "")
+
+#define GM_GELU_FORWARD(F) \
+  F(View, out, "(rows, cols) f32|bf16, last stride 1") F(View, x, "(rows, cols), last stride 1") \
+  F(int64_t, rows, "") F(int64_t, cols, "") F(int32_t, approximate, "0: x Phi(x), with erf; 1: GPT-2's formula with tanh")
+
+#define GM_GELU_BACKWARD(F) \
+  F(View, dx, "(rows, cols)") F(View, dout, "(rows, cols)") F(View, x, "(rows, cols)") \
+  F(int64_t, rows, "") F(int64_t, cols, "") F(int32_t, approximate, "as in the forward pass")
 
 #define GM_SILU_FORWARD(F) \
   F(View, out, "(rows, cols) f32|bf16, last stride 1") F(View, x, "(rows, cols), last stride 1") \
@@ -153,6 +171,10 @@ struct Context {
   X(attention_backward,   ATTENTION_BACKWARD,   AttentionBackwardArgs,    "") \
   X(rmsnorm_forward,      RMSNORM_FORWARD,      RmsnormForwardArgs,       "") \
   X(rmsnorm_backward,     RMSNORM_BACKWARD,     RmsnormBackwardArgs,      "") \
+  X(layernorm_forward,    LAYERNORM_FORWARD,    LayernormForwardArgs,     "") \
+  X(layernorm_backward,   LAYERNORM_BACKWARD,   LayernormBackwardArgs,    "") \
+  X(gelu_forward,         GELU_FORWARD,         GeluForwardArgs,          "") \
+  X(gelu_backward,        GELU_BACKWARD,        GeluBackwardArgs,         "") \
   X(silu_forward,         SILU_FORWARD,         SiluForwardArgs,          "") \
   X(silu_backward,        SILU_BACKWARD,        SiluBackwardArgs,         "") \
   X(swiglu_forward,       SWIGLU_FORWARD,       SwigluForwardArgs,        "silu_forward") \

@@ -1,4 +1,5 @@
-// exp, log, tanh and sigmoid as fma polynomials: the same bits on every table, within 2-3 ulp of libm.
+// exp, log, tanh and sigmoid as fma polynomials: the same bits on every table, within 2-3 ulp of libm (the normal
+// distribution's tail: 7).
 // Range reduction as in Cody and Waite, "Software Manual for the Elementary Functions", 1980; coefficients are
 // Taylor and minimax series on the reduced ranges.
 #pragma once
@@ -95,6 +96,31 @@ inline vf vtanh(vf x) {
   vf big = vset(1.0f) - vset(2.0f) / (vexp(a + a) + vset(1.0f));
   big = vselect_gt(vzero(), x, -big, big);
   return vselect_gt(vset(0.625f), a, small, big);
+}
+
+// The normal distribution: exp(-m^2/2), and the tail P(X < -m), for m >= 0; both are 0 from 15 on.
+struct Normal {
+  vf density, tail;
+};
+
+inline Normal vnormal(vf m) {
+  m = vmin(vset(15.0f), m);
+  vf square = m * m, lost = vfma(m, m, -square);  // the rounding of a square of 90 would cost 45 ulp
+  vf e = vexp(square * vset(-0.5f));
+  e = vfma(e * lost, vset(-0.5f), e);
+  // tail / e = t P(t) with t = 1 / (1 + 0.3 m): P fitted to 0.4 ulp on [0, 15]
+  vf t = vset(1.0f) / vfma(m, vset(0.3f), vset(1.0f));
+  vf p = vset(-2.06290167e-2f);
+  p = vfma(p, t, vset(1.12466723e-1f));
+  p = vfma(p, t, vset(-2.28289306e-1f));
+  p = vfma(p, t, vset(1.91889286e-1f));
+  p = vfma(p, t, vset(-7.95141011e-2f));
+  p = vfma(p, t, vset(9.62075442e-2f));
+  p = vfma(p, t, vset(7.83713311e-2f));
+  p = vfma(p, t, vset(1.10239536e-1f));
+  p = vfma(p, t, vset(1.19571298e-1f));
+  p = vfma(p, t, vset(1.19686715e-1f));
+  return Normal{e, p * t * e};
 }
 
 }  // namespace gristmill::GM_ISA

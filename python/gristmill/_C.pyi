@@ -56,7 +56,7 @@ class Model:
         config: dict[str, typing.Any], tensors: collections.abc.Mapping[str, Array]
     ) -> Model:
         """
-        A llama on live arrays under Hugging Face's names, without copy and without tokenizer.
+        A model on live arrays under Hugging Face's names, without copy and without tokenizer.
         """
     def __init__(self, path: str, verify: bool = True) -> None:
         """
@@ -198,6 +198,27 @@ def fused(entry: str) -> bool:
     Whether an entry may be used: it is there, and no plain entry it contains was replaced.
     """
 
+def gelu_backward(dx: Array, dout: Array, x: Array, approximate: bool) -> None: ...
+def gelu_forward(out: Array, x: Array, approximate: bool) -> None: ...
+def layernorm_backward(
+    dx: Array,
+    dweight: Array,
+    dbias: Array | None,
+    dout: Array,
+    x: Array,
+    weight: Array,
+    mean: Array,
+    rstd: Array,
+) -> None: ...
+def layernorm_forward(
+    out: Array,
+    mean: Array | None,
+    rstd: Array | None,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    eps: float,
+) -> None: ...
 def linear_cross_entropy(
     losses: Array,
     dx: Array | None,

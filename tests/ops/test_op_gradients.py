@@ -19,6 +19,8 @@ from gristmill.ops import (
     dropout,
     elementwise,
     embedding,
+    gelu,
+    layernorm,
     linear_cross_entropy,
     matmul,
     reduce,
@@ -67,6 +69,29 @@ OPS: dict[str, tuple[Twin, Twin, Twin, list[tuple[int, ...]]]] = {
         lambda d, x, w: _rmsnorm_backward(d, x, w),
         [(2, 3, 20), (20,)],
     ),
+    "layernorm": (
+        layernorm.layernorm,
+        lambda x, w, b: layernorm.reference_forward(x.reshape(-1, 20), w, b, 1e-5)[0].reshape(
+            x.shape
+        ),
+        lambda d, x, w, b: _layernorm_backward(d, x, w),
+        [(2, 3, 20), (20,), (20,)],
+    ),
+    "layernorm_no_bias": (
+        layernorm.layernorm,
+        lambda x, w: layernorm.reference_forward(x.reshape(-1, 20), w, 0, 1e-5)[0].reshape(x.shape),
+        lambda d, x, w: _layernorm_backward(d, x, w)[:2],
+        [(2, 3, 20), (20,)],
+    ),
+    **{
+        f"gelu_{kind}": (
+            lambda x, kind=kind: gelu.gelu(x, kind),
+            lambda x, kind=kind: gelu.reference_forward(x, kind == "tanh"),
+            lambda d, x, kind=kind: (gelu.reference_backward(d, x, kind == "tanh"),),
+            [(2, 3, 20)],
+        )
+        for kind in gelu.APPROXIMATE
+    },
     "silu": (
         silu.silu,
         silu.reference_forward,
@@ -144,6 +169,13 @@ def _rmsnorm_backward(d: np.ndarray, x: np.ndarray, w: np.ndarray) -> tuple[np.n
     rstd = rmsnorm.reference_forward(flat, w, 1e-5)[1]
     dx, dw = rmsnorm.reference_backward(dout, flat, w, rstd)
     return dx.reshape(x.shape), dw
+
+
+def _layernorm_backward(d: np.ndarray, x: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, ...]:
+    flat, dout = x.reshape(-1, 20), d.reshape(-1, 20)
+    _, mean, rstd = layernorm.reference_forward(flat, w, 0, 1e-5)
+    dx, dw, db = layernorm.reference_backward(dout, flat, w, mean, rstd)
+    return dx.reshape(x.shape), dw, db
 
 
 def _mean_loss(logits: np.ndarray, smoothing: float) -> np.ndarray:

@@ -17,6 +17,8 @@ from gristmill.backend import _C
 NEVER_ADDED = {
     ("attention_forward", "lse"),
     ("rmsnorm_forward", "rstd"),
+    ("layernorm_forward", "mean"),
+    ("layernorm_forward", "rstd"),
     ("cross_entropy_forward", "lse"),
     ("orthogonal", "out"),
     *(("adamw", x) for x in ("param", "m", "v")),
