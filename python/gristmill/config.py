@@ -151,7 +151,7 @@ def check(raw: Mapping[str, Any], source: str) -> Config:
 
 def resolved(config: Config) -> dict[str, Any]:
     """Return every key with its value, defaults written out."""
-    return config.model_dump(mode="json")
+    return config.model_dump(mode="json", by_alias=True)
 
 
 # ----------------------------------------------------------------------------- overriding
@@ -283,14 +283,14 @@ def _guess(given: str, allowed: Iterable[str]) -> str:
 
 
 def _keys(model: type[BaseModel]) -> list[str]:
-    return list(model.model_fields)
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _describe(model: type[BaseModel] | None, location: list[Any]) -> str:
     if model is None:
         return ""
     for name, field in model.model_fields.items():
-        if name == location[-1] and field.description:
+        if (field.alias or name) == location[-1] and field.description:
             return f" ({field.description})"
     return ""
 

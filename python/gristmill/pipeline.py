@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
+from keyword import iskeyword
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -24,6 +25,7 @@ from gristmill.artifacts import (
     storage_error,
     write_json,
 )
+from gristmill.checkpoint.source import digests
 from gristmill.errors import ArtifactError, ConfigError, GateError, MissingExtraError
 from gristmill.runs import Store, Work
 
@@ -47,6 +49,7 @@ class Stage:
     same_table: bool = False  # in bf16 it goes on only with the kernels it was begun with
     reads: tuple[str, ...] = ()  # keys of later stages that this one needs too
     world: bool = False  # reads files of the user: its fingerprint() of them is part of the key
+    given: str = ""  # of the model in initialize.from: what it reads, whose digest is in the key
 
 
 def _stage(number: int, name: str, folder: str | None = None, **options: Any) -> Stage:
@@ -58,10 +61,22 @@ STAGES: tuple[Stage, ...] = (
     _stage(1, "collect", world=True),
     _stage(2, "clean"),
     _stage(3, "annotate", world=True),
-    _stage(4, "split"),
+    _stage(4, "split", reads=("initialize.from",), given="tokenizer"),
     # design measures the throughput of the step that train will make, and nothing else of it
-    _stage(5, "design", reads=("train.dtype", "train.accumulate", "train.recompute")),
-    _stage(6, "initialize"),
+    _stage(
+        5,
+        "design",
+        reads=(
+            "initialize.from",
+            "train.dtype",
+            "train.accumulate",
+            "train.recompute",
+            "train.shards",
+            "train.dropout",
+        ),
+        given="shape",
+    ),
+    _stage(6, "initialize", given="weights"),
     _stage(7, "train", resumable=True, same_table=True),
     _stage(8, "validate"),
     _stage(9, "save"),
@@ -128,7 +143,7 @@ class Pipeline:
         self.store = Store(root)
         self.options = options or Options()
         self.stages = stages
-        self.sections: dict[str, Any] = config.model_dump(mode="json")
+        self.sections: dict[str, Any] = config.model_dump(mode="json", by_alias=True)
         self.done: list[Done] = []
 
     def run(self) -> Run:
@@ -137,6 +152,10 @@ class Pipeline:
         only = find_stage(self.options.only, self.stages) if self.options.only else None
         last = find_stage(self.options.until, self.stages) if self.options.until else None
         last = only or last or self.stages[-1]
+        if given := given_model(self.config):  # what is wrong with it is said before anything runs
+            from gristmill.training.given import check
+
+            check(given, self.config.design)
         with self.store.lock():
             folder = self.store.root
             for stage in self.stages[: self.stages.index(last) + 1]:
@@ -182,7 +201,10 @@ class Pipeline:
 
     def _fingerprint(self, stage: Stage) -> Any:
         """Return what a stage says of the world outside the run (the files it would read)."""
-        return _load(stage).fingerprint(self.config) if stage.world else None
+        if stage.world:
+            return _load(stage).fingerprint(self.config)
+        given = given_model(self.config) if stage.given else None
+        return digests(given, stage.given) if given else None
 
     # ------------------------------------------------------------------------- execution
 
@@ -313,6 +335,12 @@ class Pipeline:
         return folder, merged != old
 
 
+def given_model(config: Config) -> Path | None:
+    """Return the model that the run begins from, if it begins from one."""
+    given = config.initialize.from_ if hasattr(config, "initialize") else None
+    return Path(given) if given else None
+
+
 def _table() -> str:
     """Return the name of the table of kernels in use."""
     from gristmill.backend import _C
@@ -346,6 +374,7 @@ class _View:
         if name not in self._later or name in self._stage.reads:
             return value
         allowed = [key.split(".")[1] for key in self._stage.reads if key.startswith(f"{name}.")]
+        allowed = [f"{key}_" if iskeyword(key) else key for key in allowed]  # initialize.from
         if not allowed:
             raise AttributeError(
                 f"stage {self._stage.name} reads config.{name}, which is not part of its key; "

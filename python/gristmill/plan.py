@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gristmill.artifacts import MANIFEST, read_json
 from gristmill.console import listing
 from gristmill.errors import ArtifactError
-from gristmill.pipeline import Pipeline
+from gristmill.pipeline import Pipeline, given_model
 from gristmill.runs import STAGES
 from gristmill.training.shape import cost, model_config
 
@@ -25,14 +25,15 @@ def _model(config: Config, root: Path) -> list[tuple[str, str]]:
     from gristmill.training.estimate import resolve_dtype
 
     design, train = config.design, config.train
-    model = model_config(design, config.split.vocab_size)
-    price = cost(model, design.context, design.batch, train.recompute)
+    model = _shape(config)
+    price = cost(model, design.context, design.batch, train.recompute, train.shards)
     heads = f"{model['num_attention_heads']} heads of {model['head_dim']}"
     return [
         ("run", f"{config.project.name}, seed {config.project.seed}"),
         (
             "model",
-            f"{design.preset}: {design.depth} layers, width {model['hidden_size']}, {heads}, "
+            f"{model['model_type']}: {model['num_hidden_layers']} layers, "
+            f"width {model['hidden_size']}, {heads}, "
             f"MLP {model['intermediate_size']}, vocabulary {model['vocab_size']:,}",
         ),
         ("parameters", f"{price.parameters:,}"),
@@ -40,6 +41,16 @@ def _model(config: Config, root: Path) -> list[tuple[str, str]]:
         ("memory", f"{price.memory_bytes / 1e6:.0f} MB to train, in {resolve_dtype(train.dtype)}"),
         ("training", _training(config, _measured(config, model, root))),
     ]
+
+
+def _shape(config: Config) -> dict[str, Any]:
+    """Return config.json's content as stage design would; of a given model where there is one."""
+    given = given_model(config)
+    if given is None:
+        return model_config(config.design, config.split.vocab_size)
+    from gristmill.training.given import check
+
+    return check(given, config.design)
 
 
 def _training(config: Config, known: tuple[float, str] | None) -> str:

@@ -24,6 +24,7 @@ from gristmill.data.tokenizer import Tokenizer
 from gristmill.data.transforms import fit_transforms
 from gristmill.errors import ArtifactError, DataError
 from gristmill.stages import annotate, split
+from gristmill.training.settings import InitializeConfig
 
 QUARTILES = {"name": "length", "kind": "quantile", "column": "characters", "at": [0.25, 0.5]}
 
@@ -55,7 +56,8 @@ def clean(folder: Path, rows: list[Document]) -> Path:
 def context(name: str, out: Path, inputs: dict[str, Path], **sections: object) -> StageContext:
     out.mkdir()
     settings: dict[str, object] = {
-        "annotate": AnnotateConfig(min_agreement=0.0), "split": SplitConfig(vocab_size=400)
+        "annotate": AnnotateConfig(min_agreement=0.0), "split": SplitConfig(vocab_size=400),
+        "initialize": InitializeConfig(),
     }  # fmt: skip
     return StageContext(name, out, inputs, SimpleNamespace(**settings | sections), 42)  # type: ignore[arg-type]
 

@@ -1,7 +1,9 @@
 """Byte-level BPE: GPT-2's pieces, merges by the library `tokenizers`, Qwen's special tokens.
 
-Ids: the special tokens first, then the 256 bytes, then the merges in the order learned. Plain text
-is never read as a special token, whatever it spells, so encoding then decoding gives it back.
+Ids of a tokenizer trained here: the special tokens first, then the 256 bytes, then the merges in
+the order learned. One that came with a model keeps its ids and may spell the special tokens in its
+own way (`specials.KNOWN`). Plain text is never read as a special token, whatever it spells, so
+encoding then decoding gives it back.
 """
 
 from __future__ import annotations
@@ -14,13 +16,19 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from gristmill.artifacts import atomic_write, write_json
+from gristmill.artifacts import atomic_write, read_json, write_json
+from gristmill.data.specials import (
+    EOS,
+    FIM_MIDDLE,
+    FIM_PAD,
+    FIM_PREFIX,
+    FIM_SUFFIX,
+    KNOWN,
+    SPECIALS,
+    find,
+)
 from gristmill.errors import ArtifactError, DataError
 
-EOS = "<|endoftext|>"
-FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX = "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"
-FIM_PAD = "<|fim_pad|>"
-SPECIALS = (EOS, FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX, FIM_PAD)
 SMALLEST = len(SPECIALS) + 256  # ids that no corpus can do without
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -28,19 +36,28 @@ FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 class Tokenizer:
     """Text to ids and back; the file is Hugging Face's `tokenizer.json`."""
 
-    def __init__(self, inner: tokenizers.Tokenizer) -> None:
-        """Wrap a library tokenizer; raises ArtifactError if it is not byte-level with SPECIALS."""
+    def __init__(self, inner: tokenizers.Tokenizer, eos: str | None = None) -> None:
+        """Wrap a library tokenizer; `eos` names the end of a text where it is none of KNOWN.
+
+        Raises ArtifactError if it is not byte-level, or has none of the names of a special token.
+        """
         self._inner = inner
         self._inner.encode_special_tokens = True  # text that spells one stays text
-        self.special = {name: _special_id(inner, name) for name in SPECIALS}
+        self.names = _names(inner, eos)  # how it spells each of SPECIALS
+        ids = inner.get_vocab(with_added_tokens=True)
+        self.special = {role: ids[name] for role, name in self.names.items()}
         self.vocab_size: int = inner.get_vocab_size(with_added_tokens=True)
         self.eos: int = self.special[EOS]
         self._bytes = dict(enumerate(self._table()))
 
     @classmethod
     def load(cls, path: Path | str) -> Tokenizer:
-        """Read a `tokenizer.json` or the folder that holds it; raises ArtifactError."""
+        """Read a `tokenizer.json` or the folder that holds it; raises ArtifactError.
+
+        Only a folder says (in tokenizer_config.json) which token ends a text.
+        """
         file = Path(path)
+        eos = eos_name(file) if file.is_dir() else None
         file = file / FILES[0] if file.is_dir() else file
         try:
             text = file.read_bytes().decode("utf-8")
@@ -53,7 +70,7 @@ class Tokenizer:
         except Exception as error:  # the library raises nothing narrower
             raise ArtifactError(f"{file} is no tokenizer.json: {error}") from None
         try:
-            return cls(inner)
+            return cls(inner, eos)
         except ArtifactError as error:
             raise ArtifactError(f"{file}: {error}") from None
 
@@ -62,8 +79,9 @@ class Tokenizer:
         data = json.loads(self._inner.to_str())
         text = json.dumps(data, ensure_ascii=False, indent=1) + "\n"
         atomic_write(folder / FILES[0], text.encode("utf-8"))
-        named = {"eos_token": EOS, "pad_token": FIM_PAD}
-        more = {"additional_special_tokens": [FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX]}
+        named = {"eos_token": self.names[EOS], "pad_token": self.names[FIM_PAD]}
+        holes = [self.names[role] for role in (FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX)]
+        more = {"additional_special_tokens": holes}
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
@@ -109,13 +127,14 @@ class Tokenizer:
     def _table(self) -> list[bytes]:
         """Return the bytes of every id; raises ArtifactError where ids are missing or not bytes."""
         byte_of = {char: byte for byte, char in enumerate(_alphabet())}
-        special = set(self.special.values())
+        added = self._inner.get_added_tokens_decoder()
+        plain = {*self.special.values(), *added}  # they stand for what they spell
         table = []
         for id in range(self.vocab_size):
             token = self._inner.id_to_token(id)
             if token is None:
                 raise ArtifactError(f"no token has id {id}; ids must be 0 to vocab_size - 1")
-            if id in special:
+            if id in plain:
                 table.append(token.encode("utf-8"))
                 continue
             try:
@@ -150,13 +169,23 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, min_frequency: int = 
     return Tokenizer(inner)
 
 
-def _special_id(inner: Any, name: str) -> int:
-    id = inner.token_to_id(name)
-    if id is None:
-        raise ArtifactError(
-            f"the tokenizer has no token {name}; gristmill needs {', '.join(SPECIALS)}"
-        )
-    return int(id)
+def eos_name(folder: Path) -> str | None:
+    """Return what tokenizer_config.json of a folder calls the end of a text, if it says so."""
+    file = folder / FILES[1]
+    given = read_json(file).get("eos_token") if file.is_file() else None
+    given = given.get("content") if isinstance(given, dict) else given
+    return given if isinstance(given, str) else None
+
+
+def _names(inner: Any, eos: str | None) -> dict[str, str]:
+    found = find(inner.get_vocab(with_added_tokens=True), eos)
+    for role in SPECIALS:
+        if role not in found:
+            raise ArtifactError(
+                f"the tokenizer has no token {role} (nor {', '.join(KNOWN[role][1:])}); "
+                f"gristmill needs {', '.join(SPECIALS)}"
+            )
+    return found
 
 
 def _alphabet() -> list[str]:

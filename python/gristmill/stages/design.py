@@ -29,8 +29,9 @@ def run(ctx: StageContext) -> Result:
 
     split, design = ctx.input("split"), ctx.config.design
     tokenizer = Tokenizer.load(split)
-    model = model_config(design, tokenizer.vocab_size) | {"eos_token_id": tokenizer.eos}
-    price = cost(model, design.context, design.batch, ctx.config.train.recompute)
+    model = _model(ctx, tokenizer)
+    t = ctx.config.train
+    price = cost(model, design.context, design.batch, t.recompute, t.shards)
     train, val = open_corpus(split / "train"), open_corpus(split / "val")
     free = free_memory()
     speed = _speed(ctx, model, price, train) if price.memory_bytes <= free else {}
@@ -57,6 +58,17 @@ def run(ctx: StageContext) -> Result:
     return Result(summary, [gate], _report(facts, text, holes))
 
 
+def _model(ctx: StageContext, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return config.json's content: by [design], or that of the model the run begins from."""
+    design, given = ctx.config.design, ctx.config.initialize.from_
+    if given is None:
+        return model_config(design, tokenizer.vocab_size) | {"eos_token_id": tokenizer.eos}
+    from gristmill.checkpoint.source import open_source
+    from gristmill.training.given import config_of
+
+    return config_of(open_source(given), design, tokenizer.vocab_size, tokenizer.eos)
+
+
 def _speed(ctx: StageContext, model: dict[str, Any], price: Cost, train: Corpus) -> dict[str, Any]:
     """Measure real steps on real batches; returns nothing where there is no room to."""
     from gristmill.models import build, config_from_dict
@@ -67,7 +79,10 @@ def _speed(ctx: StageContext, model: dict[str, Any], price: Cost, train: Corpus)
     design, t = ctx.config.design, ctx.config.train
     loader = Loader(train.shard, design.batch, design.context, ctx.seed)
     dtype = resolve_dtype(t.dtype)
-    short = TrainerConfig(dtype=dtype, accumulate=t.accumulate, recompute=t.recompute)
+    short = TrainerConfig(
+        dtype=dtype, accumulate=t.accumulate, recompute=t.recompute, shards=t.shards,
+        dropout=t.dropout,
+    )  # fmt: skip
     speed = measure_speed(build(config_from_dict(model)), loader, short)
     peak = peak_flops(dtype)
     return {

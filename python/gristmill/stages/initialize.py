@@ -1,17 +1,21 @@
-"""Stage 6: the first weights, and what one step says about them.
+"""Stage 6: the first weights, drawn or given, and what one step says about them.
 
-Gate: the loss at step 0 is near ln V, that of a model that prefers no token.
+Gate: the loss at step 0 is near ln V, that of a model that prefers no token; of given weights it
+is below that.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gristmill.artifacts import Gate, Result, StageContext, read_json, write_json
 from gristmill.data.loader import Loader
 from gristmill.data.shards import Shard
 from gristmill.data.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from gristmill.models import CausalLM
 
 
 def run(ctx: StageContext) -> Result:
@@ -23,7 +27,8 @@ def run(ctx: StageContext) -> Result:
     split, config = ctx.input("split"), ctx.config.initialize
     design = read_json(ctx.input("design") / "design.json")
     model = build(config_from_dict(design["model"]))
-    rules = initial.fill(model, config, ctx.seed)
+    rules = _fill(ctx, model)
+    method = "given weights" if config.from_ else config.method
     batch = Loader(Shard.open(split / "train"), design["batch"], design["context"], ctx.seed).batch(
         0
     )
@@ -35,7 +40,7 @@ def run(ctx: StageContext) -> Result:
     write_json(
         ctx.out / "variance.json",
         {
-            "method": config.method,
+            "method": method,
             "loss": probe.loss,
             "ln_vocabulary": uniform,
             "levels": [vars(level) for level in probe.levels],
@@ -45,13 +50,39 @@ def run(ctx: StageContext) -> Result:
             },
         },
     )
-    off = abs(probe.loss - uniform)
-    gate = Gate(
-        "|loss at step 0 - ln V|, nats", off, config.tolerance, off <= config.tolerance,
-        "variance.json",
-    )  # fmt: skip
-    summary = f"{config.method}, loss {probe.loss:.3f}, ln V {uniform:.3f}"
-    return Result(summary, [gate], _report(config.method, probe, rules, uniform))
+    summary = f"{method}, loss {probe.loss:.3f}, ln V {uniform:.3f}"
+    gate = _gate(ctx, probe.loss, uniform)
+    return Result(summary, [gate], _report(method, probe, rules, uniform))
+
+
+def _fill(ctx: StageContext, model: CausalLM) -> dict[str, str]:
+    """Give every parameter its first value; returns the rule of each by name, in words."""
+    from gristmill.training import initial
+
+    config = ctx.config.initialize
+    if config.from_ is None:
+        return initial.fill(model, config, ctx.seed)
+    from gristmill.checkpoint.source import open_source
+    from gristmill.training import given
+
+    source, split = open_source(config.from_), ctx.input("split")
+    ctx.progress(f"reading {source.path}")
+    tokenizer = read_json(split / "adopted.json")
+    new = range(tokenizer["given"], tokenizer["given"] + len(tokenizer["appended"]))
+    done = given.fill(model, source, new, ctx.seed)
+    facts = {"source": str(source.path), "tokenizer": tokenizer, **done.plain()}
+    write_json(ctx.out / "matched.json", facts)
+    return done.rules
+
+
+def _gate(ctx: StageContext, loss: float, uniform: float) -> Gate:
+    config = ctx.config.initialize
+    if config.from_:
+        name = "loss at step 0, nats; bar: ln V, of a model that knows nothing"
+        return Gate(name, loss, uniform, loss < uniform, "matched.json")
+    off = abs(loss - uniform)
+    name = "|loss at step 0 - ln V|, nats"
+    return Gate(name, off, config.tolerance, off <= config.tolerance, "variance.json")
 
 
 def _report(method: str, probe: Any, rules: dict[str, str], uniform: float) -> dict[str, Any]:
@@ -72,7 +103,8 @@ def _report(method: str, probe: Any, rules: dict[str, str], uniform: float) -> d
         }
 
     return {
-        "what": f"Every weight is drawn by rule {method!r}; one batch goes forward and back.",
+        "what": f"Every weight is drawn by rule {method!r}, or given (then matched.json says what "
+        "became of each tensor); one batch goes forward and back.",
         "why": "A signal that grows or dies from layer to layer, or a first loss far from ln V, "
         "costs training its first minutes or all of it.",
         "numbers": {

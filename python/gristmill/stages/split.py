@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
 from typing import Any
 
 from gristmill.artifacts import Gate, Result, StageContext, read_json, write_json
@@ -50,9 +51,7 @@ def run(ctx: StageContext) -> Result:
     train = [d for d, a in zip(documents, assigned, strict=True) if a.split == TRAIN]
     declared = read_json(ctx.input("clean") / "transforms.json")
     write_json(ctx.out / "transform.json", fit_transforms(declared, train))
-    ctx.progress("training the tokenizer")
-    texts = (document.text for document in train)
-    tokenizer = train_tokenizer(texts, config.vocab_size, config.min_frequency)
+    tokenizer = _tokenizer(ctx, train)
     tokenizer.save(ctx.out)
     written = {}
     for split in SPLITS:
@@ -65,10 +64,29 @@ def run(ctx: StageContext) -> Result:
     _write_leaks(ctx, leaks)
     gates = _gates(written, len(leaks), config.max_leak)
     report = _report(documents, assigned, written, leaks, tokenizer)
+    if (ctx.out / "adopted.json").is_file():
+        added = read_json(ctx.out / "adopted.json")["appended"]
+        report["numbers"]["tokens appended to the given tokenizer"] = ", ".join(added) or "none"
     undated = _undated(ctx)
     if undated:
         report["numbers"]["sources whose files' times are the disk's, not git's"] = undated
     return Result(_summary(written), gates, report)
+
+
+def _tokenizer(ctx: StageContext, train: Sequence[Document]) -> Tokenizer:
+    """Return the tokenizer of the model the run begins from, else one learned on train."""
+    given, config = ctx.config.initialize.from_, ctx.config.split
+    if given is None:
+        ctx.progress("training the tokenizer")
+        texts = (document.text for document in train)
+        return train_tokenizer(texts, config.vocab_size, config.min_frequency)
+    from gristmill.data.adopting import adopt
+
+    ctx.progress("taking the given tokenizer")
+    adopted = adopt(Path(given))
+    facts = {"given": adopted.given, "appended": adopted.appended}
+    write_json(ctx.out / "adopted.json", facts | {"names": adopted.tokenizer.names})
+    return adopted.tokenizer
 
 
 def _undated(ctx: StageContext) -> str:

@@ -15,9 +15,11 @@ Count = Annotated[int, Field(ge=1)]
 class DesignConfig(Section):
     """Shape of the model and size of the training."""
 
-    preset: Literal["llama"] = Field(default="llama", description="model family")
-    depth: int = Field(
-        default=3, ge=1, le=96, description="layers; the one dial, sets what is not given"
+    preset: Literal["llama"] | None = Field(
+        default=None, description="model family; llama, or that of initialize.from"
+    )
+    depth: int | None = Field(
+        default=None, ge=1, le=96, description="layers, 3; the one dial, sets what is not given"
     )
     hidden_size: Count | None = Field(default=None, description="width; by depth when left out")
     intermediate_size: Count | None = Field(
@@ -28,9 +30,11 @@ class DesignConfig(Section):
         default=None, description="key/value heads; equal to heads by default"
     )
     head_dim: Count | None = Field(default=None, description="width of a head; hidden_size / heads")
-    rope_theta: float = Field(default=10000.0, gt=0.0, description="base of the rotary frequencies")
-    tie_word_embeddings: bool = Field(
-        default=False, description="one matrix for embedding and head: smaller, learns slower"
+    rope_theta: float | None = Field(
+        default=None, gt=0.0, description="base of the rotary frequencies, 10000"
+    )
+    tie_word_embeddings: bool | None = Field(
+        default=None, description="one matrix for embedding and head: smaller, learns slower; false"
     )
     context: int = Field(default=256, ge=16, le=32768, description="tokens per sequence")
     batch: int = Field(default=4, ge=1, le=4096, description="sequences per micro-batch")
@@ -71,6 +75,9 @@ InitMethod = Literal[
 class InitializeConfig(Section):
     """First weights."""
 
+    from_: str | None = Field(
+        default=None, alias="from", description="a model to go on from: its folder or GGUF file"
+    )
     method: InitMethod = Field(default="auto", description="auto chooses by layer")
     std: float = Field(
         default=0.02,
@@ -84,17 +91,44 @@ class InitializeConfig(Section):
     tolerance: float = Field(default=0.5, gt=0.0, description="gate: |loss at step 0 - ln V|, nats")
 
 
+class GroupConfig(Section):
+    """Parameters with a weight decay and a rate of their own."""
+
+    match: list[Annotated[str, Field(min_length=1)]] = Field(
+        min_length=1, description="names of parameters, such as *.embed_tokens.*"
+    )
+    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] | None = Field(
+        default=None, description="left out: as others of their kind"
+    )
+    lr_scale: float = Field(default=1.0, ge=0.0, le=100.0, description="factor on the rate")
+
+
 class TrainConfig(Section):
     """Optimizer, schedule and what is kept."""
 
     lr: float = Field(default=2e-3, gt=0.0, le=1.0, description="peak learning rate")
-    schedule: Literal["constant", "linear", "cosine", "wsd"] = Field(
-        default="wsd", description="wsd: warm up, hold, decay"
+    schedule: Literal["constant", "linear", "cosine", "wsd", "plateau"] = Field(
+        default="wsd", description="wsd: warm up, hold, decay; plateau: lower when val stands still"
     )
     warmup: Share = Field(default=0.02, description="share of the steps with rising rate")
     decay: Share = Field(default=0.3, description="share of the steps with falling rate (wsd)")
     final: Share = Field(default=0.0, description="rate at the end, as a share of lr")
+    plateau_factor: float = Field(
+        default=0.5, gt=0.0, lt=1.0, description="on the rate, after too many looks (plateau)"
+    )
+    plateau_patience: int = Field(
+        default=3, ge=0, description="looks without progress that are borne (plateau)"
+    )
     weight_decay: float = Field(default=0.1, ge=0.0, le=1.0, description="AdamW, matrices only")
+    group: list[GroupConfig] = Field(
+        default=[], description="parameters with their own decay and rate; the first match counts"
+    )
+    dropout: float = Field(
+        default=0.0, ge=0.0, lt=1.0, description="of embeddings and of what each layer adds"
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0.0, lt=1.0, description="share of a target spread over the vocabulary"
+    )
     betas: tuple[float, float] = Field(
         default=(0.9, 0.99), strict=False, description="AdamW's averages"
     )
@@ -103,6 +137,9 @@ class TrainConfig(Section):
         default=1.0, ge=0.0, description="largest global norm; 0 switches it off"
     )
     accumulate: Count = Field(default=1, description="micro-batches per optimizer step")
+    shards: Count = Field(
+        default=1, description="of a step's micro-batches, added as a tree; a power of two"
+    )
     dtype: Literal["auto", "f32", "bf16"] = Field(
         default="auto", description="type in the products; auto: bf16 where it is the faster one"
     )
@@ -136,6 +173,11 @@ class TrainConfig(Section):
     def _consistent(self) -> TrainConfig:
         if self.warmup + self.decay > 1.0 and self.schedule == "wsd":
             raise ValueError(f"warmup {self.warmup} + decay {self.decay} must not exceed 1")
+        if self.shards & (self.shards - 1) or self.accumulate % self.shards:
+            raise ValueError(
+                f"shards {self.shards} must be a power of two that divides accumulate "
+                f"{self.accumulate}"
+            )
         if not all(0.0 <= beta < 1.0 for beta in self.betas):
             raise ValueError(f"betas {list(self.betas)} must be in [0, 1)")
         return self
@@ -153,3 +195,7 @@ class ValidateConfig(Section):
     overfit: float = Field(
         default=0.15, ge=0.0, description="val - train, bits per byte, to warn above"
     )
+    react: bool = Field(
+        default=False, description="on overfitting train again, gentler, and keep the better run"
+    )
+    rounds: int = Field(default=2, ge=1, le=8, description="trainings more that react may start")

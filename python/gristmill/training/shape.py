@@ -8,6 +8,7 @@ from typing import Any
 from gristmill.errors import ConfigError
 from gristmill.training.settings import DesignConfig
 
+PRESET, DEPTH, ROPE_THETA = "llama", 3, 10000.0  # where nothing is given
 WIDTH_PER_LAYER = 64  # the depth dial: 3 layers of 192, 4 of 256, 8 of 512 ...
 HEAD = 64  # width of a head where the model's width allows
 
@@ -23,12 +24,13 @@ class Cost:
 
 def model_config(design: DesignConfig, vocab_size: int) -> dict[str, Any]:
     """Return the Hugging Face fields of a model of this design; raises ConfigError for a misfit."""
-    return {"llama": llama_config}[design.preset](design, vocab_size)
+    return {"llama": llama_config}[design.preset or PRESET](design, vocab_size)
 
 
 def llama_config(design: DesignConfig, vocab_size: int) -> dict[str, Any]:
     """Return the Hugging Face fields of a llama of this design; raises ConfigError for a misfit."""
-    hidden = design.hidden_size or _width(design.depth)
+    depth = design.depth or DEPTH
+    hidden = design.hidden_size or _width(depth)
     head_dim = design.head_dim or (hidden // design.heads if design.heads else _head(hidden))
     heads = design.heads or max(1, hidden // head_dim)
     kv_heads = design.kv_heads or heads
@@ -45,14 +47,14 @@ def llama_config(design: DesignConfig, vocab_size: int) -> dict[str, Any]:
         "vocab_size": vocab_size,
         "hidden_size": hidden,
         "intermediate_size": intermediate,
-        "num_hidden_layers": design.depth,
+        "num_hidden_layers": depth,
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "head_dim": head_dim,
         "rms_norm_eps": 1e-5,
-        "rope_theta": design.rope_theta,
+        "rope_theta": design.rope_theta or ROPE_THETA,
         "max_position_embeddings": design.context,
-        "tie_word_embeddings": design.tie_word_embeddings,
+        "tie_word_embeddings": bool(design.tie_word_embeddings),
     }
 
 
@@ -70,7 +72,9 @@ def _head(hidden: int) -> int:
     return fitting[-1]
 
 
-def cost(model: dict[str, Any], context: int, batch: int, recompute: bool = False) -> Cost:
+def cost(
+    model: dict[str, Any], context: int, batch: int, recompute: bool = False, shards: int = 1
+) -> Cost:
     """Return parameters, FLOPs and memory of a llama_config trained on (batch, context) tokens.
 
     FLOPs: 6 per weight of a product and token (Kaplan et al. 2020, section 2.1), plus attention's
@@ -88,4 +92,5 @@ def cost(model: dict[str, Any], context: int, batch: int, recompute: bool = Fals
     # streams, gate, up and their product
     saved = 4 * hidden + 2 * wide + 2 * narrow + 3 * model["intermediate_size"]
     kept = layers * hidden + saved if recompute else layers * saved
-    return Cost(parameters, flops, 16 * parameters + 4 * batch * context * kept)
+    branches = (shards - 1).bit_length()  # gradients that wait while shards are added
+    return Cost(parameters, flops, (16 + 4 * branches) * parameters + 4 * batch * context * kept)
