@@ -70,7 +70,7 @@ def create_app(
     _add_errors(app)
     _add_generation(app, service)
     _add_feedback(app, service, feedback)
-    _add_state(app, service)
+    _add_state(app, service, feedback)
     _add_tokenizer(app, service)
     _add_page(app)
     return Guard(app, limits, api_key=api_key, hosts=hosts, metrics=metrics, log=log)
@@ -149,7 +149,7 @@ def _add_feedback(app: FastAPI, service: Service, feedback: Feedback) -> None:
         return taken
 
 
-def _add_state(app: FastAPI, service: Service) -> None:
+def _add_state(app: FastAPI, service: Service, feedback: Feedback) -> None:
     def described() -> dict[str, Any]:
         return {
             "id": service.name,
@@ -162,6 +162,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
                 "n_vocab": service.model.vocab_size,
                 "fill_in_the_middle": fim_tokens(service.model.metadata) is not None,
                 "chat_template": service.chat.template if service.chat is not None else None,
+                "feedback": feedback.kept,
                 "selftests": service.selftests,
             },
         }

@@ -31,6 +31,11 @@ class Feedback:
         self._log, self._recent, self._limits = log, recent, limits
         self._file: RequestLog | None = None  # made at the first vote
 
+    @property
+    def kept(self) -> bool:
+        """Whether this server keeps votes."""
+        return self._log is not None
+
     async def take(self, body: FeedbackBody) -> dict[str, Any]:
         """Append one vote and return it. Raises ApiError where that cannot be."""
         if self._log is None:
