@@ -76,17 +76,39 @@ std::shared_ptr<Model> open_model(const std::string& path, bool verify) {
   return m;
 }
 
-std::shared_ptr<Model> from_tensors(const py::dict& config, const std::map<std::string, Array>& tensors) {
+// Hugging Face's names, which differ between the architectures.
+runtime::Config config_from(const py::dict& config) {
+  const auto given = [&](const char* key) { return config.contains(key) && !config[key].is_none(); };
   const auto get = [&](const char* key) -> py::object {
     if (!config.contains(key)) throw py::value_error(std::string("config has no ") + key);
     return config[key];
   };
   const auto size = [&](const char* key) { return get(key).cast<int64_t>(); };
-  runtime::LlamaConfig c;
-  c.vocab_size = size("vocab_size"), c.hidden_size = size("hidden_size"), c.n_layers = size("num_hidden_layers");
-  c.intermediate_size = size("intermediate_size"), c.n_heads = size("num_attention_heads");
+  const auto name = given("model_type") ? get("model_type").cast<std::string>() : std::string("llama");
+  runtime::Config c;
+  c.architecture = runtime::find_architecture(runtime::str(name.c_str()));
+  if (c.architecture == nullptr)
+    throw py::value_error("model_type '" + name + "' is not supported, " + runtime::architecture_names());
+  c.vocab_size = size("vocab_size");
+  if (name == "gpt2") {
+    if (given("activation_function") && get("activation_function").cast<std::string>() != "gelu_new")
+      throw py::value_error("activation_function '" + get("activation_function").cast<std::string>() +
+                            "' is not supported, 'gelu_new' is");
+    c.hidden_size = size("n_embd"), c.n_layers = size("n_layer"), c.n_heads = size("n_head");
+    c.intermediate_size = given("n_inner") ? size("n_inner") : 4 * c.hidden_size;
+    c.n_kv_heads = c.n_heads, c.head_dim = c.n_heads < 1 ? 0 : c.hidden_size / c.n_heads;
+    c.n_ctx = size("n_positions"), c.norm_eps = get("layer_norm_epsilon").cast<float>();
+    return c;
+  }
+  c.hidden_size = size("hidden_size"), c.n_layers = size("num_hidden_layers"), c.n_heads = size("num_attention_heads");
+  c.intermediate_size = size("intermediate_size");
   c.n_kv_heads = size("num_key_value_heads"), c.head_dim = size("head_dim"), c.n_ctx = size("max_position_embeddings");
   c.norm_eps = get("rms_norm_eps").cast<float>(), c.rope_theta = get("rope_theta").cast<float>();
+  return c;
+}
+
+std::shared_ptr<Model> from_tensors(const py::dict& config, const std::map<std::string, Array>& tensors) {
+  const runtime::Config c = config_from(config);
   auto m = std::make_shared<Model>();
   std::vector<runtime::NamedView> views;
   for (const auto& [name, array] : tensors) {
@@ -226,7 +248,7 @@ int64_t selftest(const Model& m) {
   return count;
 }
 
-std::string architecture(const Model&) { return "llama"; }
+std::string architecture(const Model& m) { return m.model.config().architecture->name; }
 
 }  // namespace
 
@@ -235,7 +257,7 @@ GM_BIND(runtime) {
       .def(py::init(&open_model), py::arg("path"), py::arg("verify") = true,
            "Maps a GGUF file; raises ValueError with reason and byte offset.")
       .def_static("from_tensors", &from_tensors, py::arg("config"), py::arg("tensors"),
-                  "A llama on live arrays under Hugging Face's names, without copy and without tokenizer.")
+                  "A model on live arrays under Hugging Face's names, without copy and without tokenizer.")
       .def_property_readonly("metadata", &metadata)
       .def_property_readonly("architecture", &architecture)
       .def_property_readonly("vocab_size", [](const Model& a) { return a.model.config().vocab_size; })

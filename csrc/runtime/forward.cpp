@@ -27,8 +27,8 @@ MatmulArgs matmul_args(float* out, const float* x, const View& weight, int64_t r
   return a;
 }
 
-AttentionForwardArgs attention_args(const LlamaConfig& c, float* out, const float* q, const float* keys,
-                                    const float* values, int64_t T, int64_t S) {
+AttentionForwardArgs attention_args(const Config& c, float* out, const float* q, const float* keys, const float* values,
+                                    int64_t T, int64_t S) {
   AttentionForwardArgs a{};
   a.out = by_head(out, T, c.n_heads, c.head_dim);
   a.q = by_head(q, T, c.n_heads, c.head_dim);
@@ -46,13 +46,14 @@ void copy(float* to, const float* from, int64_t n) { std::memcpy(to, from, stati
 
 }  // namespace
 
-void Scratch::place(const LlamaConfig& c, Placer* p) {
+void Scratch::place(const Config& c, Placer* p) {
   const int64_t T = kRows, C = c.hidden_size, F = c.intermediate_size, Q = c.n_heads * c.head_dim;
   const int64_t G = c.n_kv_heads * c.head_dim;
   x = p->floats(T, C), h = p->floats(T, C), down = p->floats(T, C);
   q = p->floats(T, Q), q_rotated = p->floats(T, Q), attended = p->floats(T, Q);
   k = p->floats(T, G), v = p->floats(T, G);
-  gate = p->floats(T, F), up = p->floats(T, F), act = p->floats(T, F);
+  gate = c.architecture->gated ? p->floats(T, F) : nullptr;
+  up = p->floats(T, F), act = p->floats(T, F);
   workspace = p->bytes(workspace_bytes);
 }
 
@@ -62,7 +63,7 @@ int64_t workspace_bytes(const Model& model, int64_t n_ctx) {
   Context context;
   make_context(&context, 0);
   const int32_t threads = context.threads;
-  const LlamaConfig& c = model.config();
+  const Config& c = model.config();
   const int64_t C = c.hidden_size, F = c.intermediate_size, Q = c.n_heads * c.head_dim, G = c.n_kv_heads * c.head_dim;
   const int64_t shapes[][2] = {{c.vocab_size, C}, {Q, C}, {G, C}, {C, Q}, {F, C}, {C, F}};
   int64_t most = 0;
@@ -108,7 +109,8 @@ Forward::Forward(const Model& model, const Scratch& scratch, const Segment* segm
 }
 
 bool Forward::run(Error* error) {
-  if (!embed(error)) return false;
+  for (int64_t i = 0; i < count_; ++i)
+    if (!embed_segment(segments_[i], error)) return false;
   for (int64_t i = 0; i < c_.n_layers; ++i) {
     const Layer& l = model_.layers()[i];
     if (!attention_block(l, i, error) || !mlp_block(l, error)) return false;
@@ -119,20 +121,27 @@ bool Forward::run(Error* error) {
 bool Forward::logits(const int64_t* rows, int64_t n, float* out, Error* error) {
   const int64_t C = c_.hidden_size;
   for (int64_t i = 0; i < n; ++i) copy(b_.down + i * C, b_.x + rows[i] * C, C);
-  return norm(b_.h, b_.down, model_.norm, n, error) && linear(out, b_.h, model_.head, n, c_.vocab_size, C, error);
+  return norm(b_.h, b_.down, model_.norm, n, error) && linear(out, b_.h, {model_.head, {}}, n, c_.vocab_size, C, error);
 }
 
-bool Forward::embed(Error* error) {
-  for (int64_t i = 0; i < count_; ++i) {
-    const Segment& s = segments_[i];
-    EmbeddingForwardArgs a{};
-    a.out = matrix(b_.x + s.row * c_.hidden_size, c_.hidden_size);
-    a.weight = model_.embedding;
-    a.ids.data = const_cast<int32_t*>(s.ids), a.ids.dtype = DType::i32, a.ids.strides[0] = 1;
-    a.rows = s.T, a.cols = c_.hidden_size, a.V = c_.vocab_size;
-    if (!GM_RUN(embedding_forward, a, error)) return false;
-  }
-  return true;
+bool Forward::embed(const View& table, int64_t V, const int32_t* ids, float* out, int64_t rows, Error* error) {
+  EmbeddingForwardArgs a{};
+  a.out = matrix(out, c_.hidden_size);
+  a.weight = table;
+  a.ids.data = const_cast<int32_t*>(ids), a.ids.dtype = DType::i32, a.ids.strides[0] = 1;
+  a.rows = rows, a.cols = c_.hidden_size, a.V = V;
+  return GM_RUN(embedding_forward, a, error);
+}
+
+bool Forward::embed_segment(const Segment& s, Error* error) {
+  const int64_t C = c_.hidden_size;
+  float* x = b_.x + s.row * C;
+  if (!embed(model_.embedding, c_.vocab_size, s.ids, x, s.T, error)) return false;
+  if (model_.positions.data == nullptr) return true;
+  int32_t at[kRows];
+  for (int64_t t = 0; t < s.T; ++t) at[t] = static_cast<int32_t>(s.cache->length + t);
+  return embed(model_.positions, c_.n_ctx, at, b_.h, s.T, error) &&
+         combine(Elementwise::add, x, matrix(b_.h, C), s.T, C, error);
 }
 
 bool Forward::attention_block(const Layer& l, int64_t layer, Error* error) {
@@ -142,7 +151,8 @@ bool Forward::attention_block(const Layer& l, int64_t layer, Error* error) {
     return false;
   for (int64_t i = 0; i < count_; ++i)
     if (!attend(segments_[i], layer, error)) return false;
-  return linear(b_.h, b_.attended, l.o, rows_, C, Q, error) && combine(Elementwise::add, b_.x, b_.h, rows_ * C, error);
+  return linear(b_.h, b_.attended, l.o, rows_, C, Q, error) &&
+         combine(Elementwise::add, b_.x, matrix(b_.h, C), rows_, C, error);
 }
 
 bool Forward::attend(const Segment& s, int64_t layer, Error* error) {
@@ -161,11 +171,12 @@ bool Forward::attend(const Segment& s, int64_t layer, Error* error) {
 
 bool Forward::mlp_block(const Layer& l, Error* error) {
   const int64_t C = c_.hidden_size, F = c_.intermediate_size;
-  if (!norm(b_.h, b_.x, l.ffn_norm, rows_, error) || !linear(b_.gate, b_.h, l.gate, rows_, F, C, error) ||
+  const bool gated = c_.architecture->gated;
+  if (!norm(b_.h, b_.x, l.ffn_norm, rows_, error) || (gated && !linear(b_.gate, b_.h, l.gate, rows_, F, C, error)) ||
       !linear(b_.up, b_.h, l.up, rows_, F, C, error))
     return false;
-  return swiglu(error) && linear(b_.down, b_.act, l.down, rows_, C, F, error) &&
-         combine(Elementwise::add, b_.x, b_.down, rows_ * C, error);
+  return (gated ? swiglu(error) : gelu(error)) && linear(b_.down, b_.act, l.down, rows_, C, F, error) &&
+         combine(Elementwise::add, b_.x, matrix(b_.down, C), rows_, C, error);
 }
 
 // silu(gate) * up; composed, as the engine does it, where a user's silu took the table's place.
@@ -175,7 +186,7 @@ bool Forward::swiglu(Error* error) {
     SiluForwardArgs a{};
     a.out = matrix(b_.act, F), a.x = matrix(b_.gate, F);
     a.rows = rows_, a.cols = F;
-    return GM_RUN(silu_forward, a, error) && combine(Elementwise::mul, b_.act, b_.up, rows_ * F, error);
+    return GM_RUN(silu_forward, a, error) && combine(Elementwise::mul, b_.act, matrix(b_.up, F), rows_, F, error);
   }
   SwigluForwardArgs a{};
   a.out = matrix(b_.act, F), a.gate = matrix(b_.gate, F), a.up = matrix(b_.up, F);
@@ -183,18 +194,36 @@ bool Forward::swiglu(Error* error) {
   return GM_RUN(swiglu_forward, a, error);
 }
 
-bool Forward::norm(float* out, const float* x, const View& weight, int64_t rows, Error* error) {
+bool Forward::gelu(Error* error) {  // GPT-2's formula with tanh
+  const int64_t F = c_.intermediate_size;
+  GeluForwardArgs a{};
+  a.out = matrix(b_.act, F), a.x = matrix(b_.up, F);
+  a.rows = rows_, a.cols = F, a.approximate = 1;
+  return GM_RUN(gelu_forward, a, error);
+}
+
+bool Forward::norm(float* out, const float* x, const Norm& norm, int64_t rows, Error* error) {
+  const int64_t C = c_.hidden_size;
+  if (c_.architecture->layer_norm) {
+    LayernormForwardArgs a{};
+    a.out = matrix(out, C), a.x = matrix(x, C), a.weight = norm.weight, a.bias = norm.bias;
+    a.rows = rows, a.cols = C, a.eps = c_.norm_eps;
+    return GM_RUN(layernorm_forward, a, error);
+  }
   RmsnormForwardArgs a{};
-  a.out = matrix(out, c_.hidden_size), a.x = matrix(x, c_.hidden_size), a.weight = weight;
-  a.rows = rows, a.cols = c_.hidden_size, a.eps = c_.norm_eps;
+  a.out = matrix(out, C), a.x = matrix(x, C), a.weight = norm.weight;
+  a.rows = rows, a.cols = C, a.eps = c_.norm_eps;
   return GM_RUN(rmsnorm_forward, a, error);
 }
 
-bool Forward::linear(float* out, const float* x, const View& weight, int64_t rows, int64_t N, int64_t K, Error* error) {
-  return GM_RUN(matmul, matmul_args(out, x, weight, rows, N, K), error);
+bool Forward::linear(float* out, const float* x, const Linear& l, int64_t rows, int64_t N, int64_t K, Error* error) {
+  if (!GM_RUN(matmul, matmul_args(out, x, l.weight, rows, N, K), error)) return false;
+  return l.bias.data == nullptr || combine(Elementwise::add, out, f32(l.bias.data, 0, 1), rows, N, error);
 }
 
+// Without rotation a copy: q and the cached keys lie where the attention wants them.
 bool Forward::rotate(float* out, const float* x, const Segment& s, int64_t heads, Error* error) {
+  if (!c_.architecture->rotary) return copy(out, x, s.T * heads * c_.head_dim), true;
   RopeArgs a{};
   a.out = by_head(out, s.T, heads, c_.head_dim), a.x = by_head(x, s.T, heads, c_.head_dim);
   a.cos = matrix(s.cache->cos, c_.head_dim / 2), a.sin = matrix(s.cache->sin, c_.head_dim / 2);
@@ -204,11 +233,12 @@ bool Forward::rotate(float* out, const float* x, const Segment& s, int64_t heads
   return GM_RUN(rope, a, error);
 }
 
-bool Forward::combine(Elementwise op, float* out, const float* x, int64_t n, Error* error) {  // out = out op x
+// out = out op x, both (rows, columns); x may repeat one row.
+bool Forward::combine(Elementwise op, float* out, const View& x, int64_t rows, int64_t columns, Error* error) {
   ElementwiseArgs a{};
-  for (View* v : {&a.out, &a.a, &a.b}) v->dtype = DType::f32, v->strides[2] = n, v->strides[3] = 1;
-  a.out.data = a.a.data = out, a.b.data = const_cast<float*>(x);
-  a.n0 = a.n1 = a.n2 = 1, a.n3 = n;
+  a.out = a.a = f32(out, 0, 0, columns, 1);
+  a.b = f32(x.data, 0, 0, x.strides[0], x.strides[1]);
+  a.n0 = a.n1 = 1, a.n2 = rows, a.n3 = columns;
   a.op = static_cast<int32_t>(op);
   return GM_RUN(elementwise, a, error);
 }

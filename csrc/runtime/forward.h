@@ -11,7 +11,7 @@ constexpr int64_t kRows = 64;  // rows of one pass; does not show in the bits
 
 struct Cache {
   float *keys, *values;  // (layers, n_ctx, G, D)
-  float *cos, *sin;      // (n_ctx, D/2)
+  float *cos, *sin;      // (n_ctx, D/2); null without rotation
   int64_t n_ctx, length;
 };
 
@@ -43,11 +43,11 @@ struct Scratch {                    // of one pass; T = kRows
   float *x, *h, *down;              // (T, C)
   float *q, *q_rotated, *attended;  // (T, H*D)
   float *k, *v;                     // (T, G*D) before rotation
-  float *gate, *up, *act;           // (T, F)
+  float *gate, *up, *act;           // (T, F); no gate where the architecture has none
   uint8_t* workspace;
   int64_t workspace_bytes;
 
-  void place(const LlamaConfig& c, Placer* placer);  // workspace_bytes is set before
+  void place(const Config& c, Placer* placer);  // workspace_bytes is set before
 };
 
 // The largest scratch of any kernel of a pass, for the table and the threads of this moment.
@@ -63,21 +63,23 @@ class Forward {
   [[nodiscard]] bool logits(const int64_t* rows, int64_t n, float* out, Error* error);
 
  private:
-  bool embed(Error* error);
+  bool embed(const View& table, int64_t V, const int32_t* ids, float* out, int64_t rows, Error* error);
+  bool embed_segment(const Segment& s, Error* error);
   bool attention_block(const Layer& l, int64_t layer, Error* error);
   bool attend(const Segment& s, int64_t layer, Error* error);
   bool mlp_block(const Layer& l, Error* error);
-  bool norm(float* out, const float* x, const View& weight, int64_t rows, Error* error);
-  bool linear(float* out, const float* x, const View& weight, int64_t rows, int64_t N, int64_t K, Error* error);
+  bool norm(float* out, const float* x, const Norm& norm, int64_t rows, Error* error);
+  bool linear(float* out, const float* x, const Linear& l, int64_t rows, int64_t N, int64_t K, Error* error);
   bool rotate(float* out, const float* x, const Segment& s, int64_t heads, Error* error);
   bool swiglu(Error* error);
-  bool combine(Elementwise op, float* out, const float* x, int64_t n, Error* error);
+  bool gelu(Error* error);
+  bool combine(Elementwise op, float* out, const View& x, int64_t rows, int64_t columns, Error* error);
   template <class Args>
   bool call(const char* name, Status (*op)(Context*, const Args*), int64_t (*workspace)(const Args*, int32_t),
             const Args& args, Error* error);
 
   const Model& model_;
-  const LlamaConfig& c_;
+  const Config& c_;
   const Scratch& b_;
   const Segment* segments_;
   int64_t count_, rows_ = 0;

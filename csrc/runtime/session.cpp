@@ -9,7 +9,7 @@ namespace {
 
 long long number(int64_t n) { return static_cast<long long>(n); }
 
-bool cache_fits(const LlamaConfig& c, int64_t n_ctx) {  // in double: a damaged file may make the product overflow
+bool cache_fits(const Config& c, int64_t n_ctx) {  // in double: a damaged file may make the product overflow
   const double rows = static_cast<double>(c.n_layers) * static_cast<double>(n_ctx);
   return rows * static_cast<double>(c.n_kv_heads) * static_cast<double>(c.head_dim) < 1e14;
 }
@@ -20,10 +20,11 @@ Session::~Session() {
   if (block_ != nullptr) munmap(block_, static_cast<size_t>(block_bytes_));
 }
 
-void Session::place(Placer* p, const LlamaConfig& c) {
+void Session::place(Placer* p, const Config& c) {
   const int64_t rows = c.n_layers * cache_.n_ctx, G = c.n_kv_heads * c.head_dim;
   scratch_.place(c, p);
-  cache_.cos = p->floats(cache_.n_ctx, c.head_dim / 2), cache_.sin = p->floats(cache_.n_ctx, c.head_dim / 2);
+  if (c.architecture->rotary)
+    cache_.cos = p->floats(cache_.n_ctx, c.head_dim / 2), cache_.sin = p->floats(cache_.n_ctx, c.head_dim / 2);
   cache_.keys = p->floats(rows, G), cache_.values = p->floats(rows, G);
 }
 
@@ -38,7 +39,7 @@ int64_t Session::plan(const Model& model, int64_t n_ctx) {
 }
 
 bool Session::init(const Model* model, int64_t n_ctx, Error* error) {
-  const LlamaConfig& c = model->config();
+  const Config& c = model->config();
   if (n_ctx < 1 || n_ctx > c.n_ctx)
     return fail(error, -1, "context of %lld tokens given, this model allows 1 to %lld", number(n_ctx), number(c.n_ctx));
   if (!cache_fits(c, n_ctx)) return no_memory(error, "the cache: with so many tokens it is larger than any memory");
@@ -58,7 +59,7 @@ bool Session::init(const Model* model, int64_t n_ctx, Error* error) {
   block_ = static_cast<uint8_t*>(p);
   Placer placer(block_);
   place(&placer, c);
-  rope_table(c.rope_theta, c.head_dim, n_ctx, cache_.cos, cache_.sin);
+  if (c.architecture->rotary) rope_table(c.rope_theta, c.head_dim, n_ctx, cache_.cos, cache_.sin);
   return true;
 }
 

@@ -35,7 +35,7 @@ class Session {
   const Model& model() const { return *model_; }
 
  private:
-  void place(Placer* placer, const LlamaConfig& c);
+  void place(Placer* placer, const Config& c);
   bool check(const int32_t* ids, int64_t n, Error* error) const;
   static bool check_batch(const Sequence* sequences, int64_t count, Error* error);
   static bool run(const Sequence* sequences, int64_t count, bool every, float* logits, Error* error);

@@ -135,8 +135,8 @@ MALFORMED = {
         "no general.architecture",
     ),
     "other architecture": (
-        RawFile(values=[(b"general.architecture", text("gpt2"))]).build(),
-        "'gpt2'",
+        RawFile(values=[(b"general.architecture", text("bert"))]).build(),
+        "'bert' is not supported, 'llama' and 'gpt2' are",
     ),
     "architecture is a number": (
         RawFile(values=[(b"general.architecture", scalar(raw.U8, 1))]).build(),
