@@ -45,6 +45,18 @@ OPS: dict[str, tuple[Twin, Twin, Twin, list[tuple[int, ...]]]] = {
         lambda d, x, w: (d @ w, np.einsum("btn,btk->nk", d, x)),
         [(2, 3, 20), (33, 20)],
     ),
+    "linear_with_bias": (
+        lambda x, w, b: matmul.linear(x, w, bias=b),
+        lambda x, w, b: x @ w.T + b,
+        lambda d, x, w, b: (d @ w, np.einsum("btn,btk->nk", d, x), d.sum(axis=(0, 1))),
+        [(2, 3, 20), (33, 20), (33,)],
+    ),
+    "linear_of_a_transposed_weight": (
+        lambda x, w, b: matmul.linear(x, w.T, bias=b),
+        lambda x, w, b: x @ w + b,
+        lambda d, x, w, b: (d @ w.T, np.einsum("btk,btn->kn", x, d), d.sum(axis=(0, 1))),
+        [(2, 3, 20), (20, 33), (33,)],
+    ),
     "matmul": (
         matmul.matmul,
         matmul.reference_forward,

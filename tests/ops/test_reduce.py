@@ -65,6 +65,21 @@ def test_kernels_agree_with_the_twin(case: Case) -> None:
 
 
 @pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("name", _C.tables())
+@pytest.mark.parametrize("shape", [(70, 33), (16, 16), (3, CHUNK + 1)])
+def test_the_way_through_memory_does_not_show_in_the_bits(
+    op: str, name: str, shape: tuple[int, int]
+) -> None:
+    x = np.random.default_rng(17).normal(size=shape).astype(np.float32)
+    along, across = _C.empty((shape[0],)), _C.empty((shape[0],))
+    with table(name, 2):
+        _C.reduce(along, _C.from_numpy(x), op)
+        turned = _C.from_numpy(np.ascontiguousarray(x.T))
+        _C.reduce(across, turned.view(shape, (1, shape[0]), 0), op)
+    assert along.numpy().tobytes() == across.numpy().tobytes()
+
+
+@pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("where", [0, 1, 16, 40, CHUNK + 3])
 def test_nan_is_never_dropped(op: str, where: int) -> None:
     x = np.arange(CHUNK + 5, dtype=np.float32)

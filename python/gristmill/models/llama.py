@@ -121,10 +121,10 @@ class Attention(Module):
     def __init__(self, c: LlamaConfig) -> None:
         self.c = c
         q, kv = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
-        self.q_proj = Linear(c.hidden_size, q)
-        self.k_proj = Linear(c.hidden_size, kv)
-        self.v_proj = Linear(c.hidden_size, kv)
-        self.o_proj = Linear(q, c.hidden_size)
+        self.q_proj = Linear(c.hidden_size, q, bias=False)
+        self.k_proj = Linear(c.hidden_size, kv, bias=False)
+        self.v_proj = Linear(c.hidden_size, kv, bias=False)
+        self.o_proj = Linear(q, c.hidden_size, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, compute: str) -> Tensor:
         c = self.c
@@ -140,9 +140,9 @@ class MLP(Module):
     """down(silu(gate(x)) * up(x)). Shazeer, "GLU variants improve transformer", 2020."""
 
     def __init__(self, c: LlamaConfig) -> None:
-        self.gate_proj = Linear(c.hidden_size, c.intermediate_size)
-        self.up_proj = Linear(c.hidden_size, c.intermediate_size)
-        self.down_proj = Linear(c.intermediate_size, c.hidden_size)
+        self.gate_proj = Linear(c.hidden_size, c.intermediate_size, bias=False)
+        self.up_proj = Linear(c.hidden_size, c.intermediate_size, bias=False)
+        self.down_proj = Linear(c.intermediate_size, c.hidden_size, bias=False)
 
     def forward(self, x: Tensor, compute: str) -> Tensor:
         gate, up = together(x, [self.gate_proj, self.up_proj], compute)
@@ -198,7 +198,7 @@ class Llama(CausalLM):
         super().__init__(config)
         self.model = Decoder(config)
         if not config.tie_word_embeddings:
-            self.lm_head = Linear(config.hidden_size, config.vocab_size)
+            self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         half = (config.max_position_embeddings, config.head_dim // 2)
         self.cos, self.sin = empty(*half), empty(*half)
         _C.rope_table(self.cos.array, self.sin.array, config.rope_theta)

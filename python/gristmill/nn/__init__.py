@@ -3,8 +3,11 @@
 from gristmill._tensor import Parameter
 from gristmill.nn import functional, init
 from gristmill.nn.module import (
+    GELU,
+    Conv1D,
     Dropout,
     Embedding,
+    LayerNorm,
     Linear,
     Module,
     ModuleList,
@@ -13,8 +16,11 @@ from gristmill.nn.module import (
 )
 
 __all__ = [
+    "GELU",
+    "Conv1D",
     "Dropout",
     "Embedding",
+    "LayerNorm",
     "Linear",
     "Module",
     "ModuleList",

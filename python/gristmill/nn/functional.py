@@ -4,6 +4,8 @@ from gristmill.ops.attention import attention
 from gristmill.ops.cross_entropy import cross_entropy
 from gristmill.ops.dropout import dropout
 from gristmill.ops.embedding import embedding
+from gristmill.ops.gelu import gelu
+from gristmill.ops.layernorm import layernorm as layer_norm
 from gristmill.ops.linear_cross_entropy import linear_cross_entropy
 from gristmill.ops.matmul import linear, matmul
 from gristmill.ops.rmsnorm import rmsnorm as rms_norm
@@ -16,6 +18,8 @@ __all__ = [
     "cross_entropy",
     "dropout",
     "embedding",
+    "gelu",
+    "layer_norm",
     "linear",
     "linear_cross_entropy",
     "matmul",

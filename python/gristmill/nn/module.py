@@ -14,6 +14,8 @@ from gristmill.backend import _C
 from gristmill.nn import init
 from gristmill.ops.dropout import dropout
 from gristmill.ops.embedding import embedding
+from gristmill.ops.gelu import gelu
+from gristmill.ops.layernorm import layernorm
 from gristmill.ops.matmul import linear
 from gristmill.ops.rmsnorm import rmsnorm
 from gristmill.ops.silu import silu
@@ -116,14 +118,35 @@ class ModuleList(Module):
 
 
 class Linear(Module):
-    """x (..., in_features) @ weight (out_features, in_features)^T, no bias."""
+    """x (..., in_features) @ weight (out_features, in_features)^T + bias (out_features,)."""
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         self.weight = Parameter(_C.empty((out_features, in_features)))
         init.normal_(self.weight, 0.0, 0.02)
+        self.bias = _zeros(out_features) if bias else None
 
     def forward(self, x: Tensor, compute: str = "float32", out_dtype: str | None = None) -> Tensor:
-        return linear(x, self.weight, compute, out_dtype)
+        return linear(x, self.weight, compute, out_dtype, self.bias)
+
+
+class Conv1D(Module):
+    """x (..., in_features) @ weight (in_features, out_features) + bias: Linear as GPT-2's files
+    have it. Arguments in Hugging Face's order."""
+
+    def __init__(self, out_features: int, in_features: int) -> None:
+        self.weight = Parameter(_C.empty((in_features, out_features)))
+        init.normal_(self.weight, 0.0, 0.02)
+        self.bias = _zeros(out_features)
+
+    def forward(self, x: Tensor, compute: str = "float32", out_dtype: str | None = None) -> Tensor:
+        return linear(x, self.weight.T, compute, out_dtype, self.bias)
+
+
+def _zeros(size: int) -> Parameter:
+    """A bias as it begins."""
+    out = Parameter(_C.empty((size,)))
+    init.zeros_(out)
+    return out
 
 
 class Embedding(Module):
@@ -147,6 +170,29 @@ class RMSNorm(Module):
 
     def forward(self, x: Tensor, out_dtype: str | None = None) -> Tensor:
         return rmsnorm(x, self.weight, self.eps, out_dtype)
+
+
+class LayerNorm(Module):
+    """(x - mean(x)) / std(x) * weight + bias, by row. Ba, Kiros and Hinton, 2016."""
+
+    def __init__(self, size: int, eps: float = 1e-5, bias: bool = True) -> None:
+        self.eps = eps
+        self.weight = Parameter(_C.empty((size,)))
+        init.constant_(self.weight, 1.0)
+        self.bias = _zeros(size) if bias else None
+
+    def forward(self, x: Tensor, out_dtype: str | None = None) -> Tensor:
+        return layernorm(x, self.weight, self.bias, self.eps, out_dtype)
+
+
+class GELU(Module):
+    """x Phi(x); `approximate`: "none", or "tanh" as GPT-2 has it."""
+
+    def __init__(self, approximate: str = "none") -> None:
+        self.approximate = approximate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return gelu(x, self.approximate)
 
 
 class SiLU(Module):

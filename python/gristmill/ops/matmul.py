@@ -43,28 +43,36 @@ def _swapped(x: Array) -> Array:
 
 
 def linear(
-    x: Tensor, weight: Tensor, compute: str = "float32", out_dtype: str | None = None
-) -> Tensor:
-    """x (..., K), weight (N, K) -> (..., N) of `out_dtype`, by default `compute`.
+    x: Tensor, weight: Tensor, compute: str = "float32", out_dtype: str | None = None,
+    bias: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """x (..., K), weight (N, K), bias (N,) -> (..., N) of `out_dtype`, by default `compute`.
 
     `compute` is the type of the operands: "float32", or "bfloat16", to which float32 operands are
-    rounded; sums are float32 either way. Raises ValueError when the widths differ.
+    rounded; sums are float32 either way, and the bias is added to what is stored. Raises
+    ValueError when the widths differ.
     """
     k, n = x.shape[-1], weight.shape[0]
     if weight.ndim != 2 or weight.shape[1] != k:
         raise ValueError(f"linear: x {x.shape} and weight {weight.shape} do not multiply")
+    if bias is not None and bias.shape != (n,):
+        raise ValueError(f"linear: bias {bias.shape} given, allowed is ({n},)")
     out = _C.empty((*x.shape[:-1], n), out_dtype or compute)
-    flat = rows(x.array)
-    _into(rows(out), flat, _swapped(weight.array), compute)
+    flat, to = rows(x.array), rows(out)
+    _into(to, flat, _swapped(weight.array), compute)
+    if bias is not None:
+        _C.elementwise(to, to, bias.array.view(to.shape, (0, 1), 0), "add", 0.0)
 
-    def backward(dout: Array, dx: Slot | None, dw: Slot | None) -> None:
+    def backward(dout: Array, dx: Slot | None, dw: Slot | None, db: Slot | None = None) -> None:
         d = rows(dout)
         if dx is not None:
             _into(rows(dx.out()), d, weight.array, compute)
         if dw is not None:
             _into(dw.out(), _swapped(d), flat, compute)
+        if db is not None:
+            _C.reduce(db.out(), _swapped(d), "sum")
 
-    return record(out, (x, weight), backward)
+    return record(out, (x, weight) if bias is None else (x, weight, bias), backward)
 
 
 def matmul(a: Tensor, b: Tensor, compute: str = "float32") -> Tensor:
