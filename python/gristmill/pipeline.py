@@ -59,7 +59,7 @@ def _stage(number: int, name: str, folder: str | None = None, **options: Any) ->
 
 STAGES: tuple[Stage, ...] = (
     _stage(1, "collect", world=True),
-    _stage(2, "clean"),
+    _stage(2, "clean", world=True),
     _stage(3, "annotate", world=True),
     _stage(4, "split", reads=("initialize.from",), given="tokenizer"),
     # design measures the throughput of the step that train will make, and nothing else of it

@@ -106,6 +106,28 @@ def test_no_steps_keep_everything(ctx: StageContext) -> None:
     assert len({d.cluster for d in read_documents(ctx.out / "documents.parquet")}) == 5
 
 
+def test_named_evaluation_sets(ctx: StageContext, tmp_path: Path) -> None:
+    example = tmp_path / "set.jsonl"
+    example.write_text(json.dumps({"text": body(0)}))
+    sets = [{"name": "mine", "path": str(example)}]
+    table = {"step": [{"use": "contamination", "set": sets}]}
+    config = cast(Any, SimpleNamespace(clean=CleanConfig.model_validate(table)))
+    before = clean.fingerprint(config)
+    result = clean.run(StageContext("clean", ctx.out, ctx.inputs, config, 42))
+    assert result.summary == "5 in, 2 kept, 3 removed"
+    rows = read_table(ctx.out / "contamination.parquet", ["set", "example", "path"])
+    assert rows == [("mine", "set.jsonl:1", name) for name in ("a.py", "b.py", "c.py")]
+    shown = {table["title"].partition(" (")[0]: table for table in result.report["tables"]}
+    assert shown["Named evaluation sets"]["rows"][0][1:2] == ["mine"]
+    assert len(shown["Contaminated examples"]["rows"]) == 3
+    json.dumps(result.report, allow_nan=False)
+    example.write_text(json.dumps({"text": "another"}))
+    assert clean.fingerprint(config) != before
+    example.unlink()
+    with pytest.raises(DataError, match="evaluation set mine: no file"):
+        clean.fingerprint(config)
+
+
 def test_missing_and_damaged_input(ctx: StageContext) -> None:
     table = ctx.input("collect") / "documents.parquet"
     data = table.read_bytes()

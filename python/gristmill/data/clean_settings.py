@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from gristmill.data.prose_settings import (
+    ContaminationStep,
     LanguageStep,
     PairsStep,
     ProseStep,
@@ -121,6 +122,7 @@ CleanStep = Annotated[
     | WebStep
     | LanguageStep
     | PairsStep
+    | ContaminationStep
     | ExactStep
     | NearStep
     | PrivateStep

@@ -11,6 +11,7 @@ from typing import Any
 
 from gristmill.data import (
     code_rules,
+    contaminated,
     conversation,
     dedup,
     private,
@@ -29,7 +30,9 @@ from gristmill.data.clean_settings import (
 )
 from gristmill.data.code_rules import Broken
 from gristmill.data.document import Document, Removal
+from gristmill.data.evaluation_sets import read_set
 from gristmill.data.prose_settings import (
+    ContaminationStep,
     LanguageStep,
     PairsStep,
     ProseStep,
@@ -46,6 +49,10 @@ REPAIR_SCHEMA = {
     "repair": "VARCHAR",
     "places": "BIGINT",
 }
+CONTAMINATION_SCHEMA = dict.fromkeys(
+    ("step", "set", "example", "text", "source", "path", "shared", "action"), "VARCHAR"
+)
+SHOWN = 200  # characters of an example
 Progress = Callable[[str], None]
 
 
@@ -70,6 +77,8 @@ class Cleaned:
     transforms: list[dict[str, Any]] = field(default_factory=list)
     steps: list[StepCount] = field(default_factory=list)
     similarities: list[float] = field(default_factory=list)  # of all near-duplicate pairs
+    contamination: list[tuple[Any, ...]] = field(default_factory=list)  # of CONTAMINATION_SCHEMA
+    sets: list[dict[str, Any]] = field(default_factory=list)  # what was looked for, per set
 
 
 def clean(
@@ -210,6 +219,24 @@ def _web(done: Cleaned, step: WebStep, label: str, seed: int) -> None:
     done.documents = kept
 
 
+def _contamination(done: Cleaned, step: ContaminationStep, label: str, seed: int) -> None:
+    examples = [example for given in step.set for example in read_set(given)]
+    texts = [conversation.flat(row) for row in done.documents]
+    hits, short = contaminated.find(texts, examples, step)
+    first: dict[int, Removal] = {}
+    bar = f"no {step.length} {step.unit} in common"
+    for hit in hits:
+        row, example = done.documents[hit.document], examples[hit.example]
+        value = f"{example.set} {example.place}: {hit.shared}"
+        first.setdefault(hit.document, _removal(row, label, "contamination", value, bar))
+        shown = (example.set, example.place, example.text[:SHOWN])
+        done.contamination.append((label, *shown, row.source, row.path, hit.shared, step.action))
+    done.sets += contaminated.by_set(step, label, examples, hits, short)
+    if step.action == "remove":
+        done.removed += [first[index] for index in sorted(first)]
+        done.documents = [d for index, d in enumerate(done.documents) if index not in first]
+
+
 def _exact(done: Cleaned, step: ExactStep, label: str, seed: int) -> None:
     groups: dict[str, list[Document]] = defaultdict(list)
     for row in done.documents:
@@ -305,6 +332,7 @@ _STEPS: dict[type, Callable[[Cleaned, Any, str, int], None]] = {
     WebStep: _web,
     LanguageStep: _by_rules(lambda row, step: prose_rules.check_language(row.text, step)),
     PairsStep: _pairs,
+    ContaminationStep: _contamination,
     ExactStep: _exact,
     NearStep: _near,
     PrivateStep: _private,

@@ -44,6 +44,13 @@ def asked(document: Document) -> str:
     return "\n".join(m["content"] for m in messages_of(document) if m["role"] == "user")
 
 
+def flat(document: Document) -> str:
+    """Return all text that is in a document, of a conversation without the JSON around it."""
+    if not is_chat(document.path):
+        return document.text
+    return "\n".join(m["content"] for m in messages_of(document))
+
+
 def rewrite(document: Document, repair: Callable[[str], tuple[str, Any]]) -> tuple[str, list[Any]]:
     """Return the text with `repair` done to each content, and what repair said of each.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gristmill.settings import Section
 
@@ -105,3 +105,52 @@ class PairsStep(Section):
         default="once", description="once: of equal questions (but for space and case) one stays"
     )
     copies: bool = Field(default=False, description="keep answers that repeat the question")
+
+
+class EvaluationSet(Section):
+    """Examples that no training text may hold."""
+
+    name: str = Field(pattern=r"^[\w.-]{1,40}$", description="in ledger and report")
+    path: str = Field(min_length=1, description="file or glob: .jsonl, .parquet or .txt; also .gz")
+    fields: list[Annotated[str, Field(min_length=1)]] = Field(
+        default=[], description="whose text makes an example, such as question, answer; empty: all"
+    )
+
+
+class ContaminationStep(Section):
+    """Documents that share a long run with an example of a named evaluation set.
+
+    Words as for GPT-3 (Brown et al. 2020, appendix C: 13, without case and punctuation), or
+    characters as for GPT-4 (OpenAI 2023, appendix C: 50, letters and digits alone).
+    """
+
+    use: Literal["contamination"] = Field(description="kind of step")
+    unit: Literal["words", "characters"] = Field(default="words", description="runs of these")
+    run: int = Field(
+        default=0, ge=0, le=1000, description="length of a run; 0: 13 words or 50 characters"
+    )
+    shortest: int = Field(
+        default=0, ge=0, le=1000,
+        description="shorter examples than a run are looked for whole, from here on; 0: 8 or 30",
+    )  # fmt: skip
+    action: Literal["remove", "list"] = Field(
+        default="remove", description="list: the documents stay, the report names them"
+    )
+    set: list[EvaluationSet] = Field(min_length=1, description="named evaluation sets")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ContaminationStep:
+        names = [given.name for given in self.set]
+        if len({*names}) < len(names):
+            raise ValueError(f"evaluation sets {', '.join(names)}; give each its own name")
+        return self
+
+    @property
+    def length(self) -> int:
+        """Words or characters of a run."""
+        return self.run or {"words": 13, "characters": 50}[self.unit]
+
+    @property
+    def least(self) -> int:
+        """Words or characters of an example that can be looked for."""
+        return min(self.length, self.shortest or {"words": 8, "characters": 30}[self.unit])

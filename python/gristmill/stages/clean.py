@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gristmill.artifacts import Gate, Result, StageContext, write_json
+from gristmill.artifacts import Gate, Result, StageContext, sha256_file, write_json
 from gristmill.data import cleaning, private
 from gristmill.data.cleaning import Cleaned
 from gristmill.data.document import (
@@ -18,11 +18,24 @@ from gristmill.data.document import (
     write_documents,
     write_removals,
 )
+from gristmill.data.evaluation_sets import files_of
+from gristmill.data.prose_settings import ContaminationStep
 from gristmill.data.table import write_table
+
+if TYPE_CHECKING:
+    from gristmill.config import Config
+
+
+def fingerprint(config: Config) -> list[str]:
+    """Return the digests of the evaluation sets: another set makes another run."""
+    steps = [step for step in config.clean.step if isinstance(step, ContaminationStep)]
+    return [sha256_file(file) for step in steps for given in step.set for file in files_of(given)]
 
 
 def run(ctx: StageContext) -> Result:
-    """Write documents, removed, audit and repairs (.parquet), transforms.json and steps.json."""
+    """Write documents, removed, audit and repairs (.parquet), transforms.json and steps.json; where
+    evaluation sets are named, contamination.parquet.
+    """
     documents = read_documents(ctx.input("collect") / "documents.parquet", cluster=False)
     done = cleaning.clean(documents, ctx.config.clean.step, ctx.seed, ctx.progress)
     ctx.progress("writing documents")
@@ -30,6 +43,10 @@ def run(ctx: StageContext) -> Result:
     write_removals(ctx.out / "removed.parquet", done.removed)
     write_table(ctx.out / "audit.parquet", private.AUDIT_SCHEMA, done.audit)
     write_table(ctx.out / "repairs.parquet", cleaning.REPAIR_SCHEMA, done.repairs)
+    if done.sets:
+        rows = done.contamination
+        write_table(ctx.out / "contamination.parquet", cleaning.CONTAMINATION_SCHEMA, rows)
+        write_json(ctx.out / "sets.json", done.sets)
     write_json(ctx.out / "transforms.json", done.transforms)
     write_json(ctx.out / "steps.json", [asdict(step) for step in done.steps])
     kept = len(read_documents(ctx.out / "documents.parquet"))
@@ -84,8 +101,33 @@ def _report(rows_in: int, done: Cleaned) -> dict[str, Any]:
                 "columns": ["what", "places"],
                 "rows": [[what, n] for what, n in sorted((masked + repaired).items())],
             },
+            *_contamination(done),
         ],
     }
+
+
+def _contamination(done: Cleaned) -> list[dict[str, Any]]:
+    """Return what of the named evaluation sets stands in the documents."""
+    if not done.sets:
+        return []
+    columns = list(done.sets[0])
+    said = {"remove": "removed", "list": "kept"}
+    rows = [
+        [name, place, text, f"{source}/{path}", shared, said[action]]
+        for _, name, place, text, source, path, shared, action in done.contamination[:50]
+    ]
+    return [
+        {
+            "title": "Named evaluation sets",
+            "columns": columns,
+            "rows": [[given[name] for name in columns] for given in done.sets],
+        },
+        {
+            "title": "Contaminated examples (all in contamination.parquet)",
+            "columns": ["set", "example", "begins", "document", "shared run", "document is"],
+            "rows": rows,
+        },
+    ]
 
 
 def _plots(rows_in: int, done: Cleaned) -> list[dict[str, Any]]:
