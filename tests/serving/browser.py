@@ -114,7 +114,5 @@ class Page:
             self.failures.append(str(params["exceptionDetails"]))
         elif method == "Log.entryAdded":
             entry = params["entry"]
-            if (
-                entry["level"] == "error" and entry["source"] != "network"
-            ):  # but an asked 400
+            if entry["level"] == "error" and entry["source"] != "network":  # but an asked 400
                 self.failures.append(entry["text"])

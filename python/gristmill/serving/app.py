@@ -22,7 +22,7 @@ from .chat_format import ChatFormat
 from .completions import complete
 from .engine import Engine
 from .feedback import Feedback
-from .fim import fim_tokens
+from .fim import fim_tokens, with_bos
 from .guard import App, Guard
 from .http_errors import ApiError, bad_value
 from .infill import infill
@@ -197,6 +197,8 @@ def _add_tokenizer(app: FastAPI, service: Service) -> None:
         if text is None:
             raise bad_value("prompt", "send `prompt` or `content`")
         ids = service.model.tokenize(text.encode("utf-8"), True)
+        if body.add_special_tokens or body.add_special:
+            ids = with_bos(service.model, ids)
         return {"tokens": ids, "count": len(ids), "max_model_len": service.engine.n_ctx}
 
     @app.post("/detokenize")
@@ -214,7 +216,11 @@ def _add_tokenizer(app: FastAPI, service: Service) -> None:
         def named(token: int) -> str | None:
             return token_name(service.model.token_bytes(token)) if token >= 0 else None
 
-        return {"eos_token": named(service.model.eos_id), "bos_token": named(service.model.bos_id)}
+        return {
+            "eos_token": named(service.model.eos_id),
+            "bos_token": named(service.model.bos_id),
+            "chat_template": service.chat.jinja if service.chat is not None else None,
+        }
 
 
 def _add_page(app: FastAPI) -> None:

@@ -25,6 +25,11 @@ class ChatFormat:
     eos: str
     stops: frozenset[int]  # ids that end an answer
 
+    @property
+    def jinja(self) -> str:
+        """The template as Jinja, for clients that render it themselves."""
+        return chat.template_of(self.template).jinja
+
     def ids(self, model: ModelLike, messages: Sequence[chat.Message]) -> list[int]:
         """Prompt ids of a conversation up to where the answer begins. Raises DataError.
 
