@@ -51,6 +51,7 @@ VERBS: dict[str, Verb] = {
     "serve": Verb("serve a deployed model over HTTP", "serving.cli"),
     "verify": Verb("is this run, file or folder what was written?", "verbs.verify"),
     "repro": Verb("run a run again and compare every bit", "verbs.repro"),
+    "trace": Verb("where an answer, model, row or file comes from, and went", "verbs.trace"),
     "doctor": Verb("what is active on this machine, and why", "verbs.doctor"),
 }
 

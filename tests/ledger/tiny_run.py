@@ -38,11 +38,12 @@ def text(number: int) -> str:
 
 
 def write_source(folder: Path, files: int = 60) -> Path:
-    """A git tree of `files` modules in two packages."""
+    """A git tree of `files` modules in two packages, and a copy of one of them."""
     for number in range(files):
         path = folder / ("one" if number % 2 else "two") / f"f{number}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text(number))
+    (folder / "one" / "copy.py").write_text(text(1))
     git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@t"]
     for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
         subprocess.run([*git, *words], check=True)
