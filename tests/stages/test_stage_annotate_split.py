@@ -202,3 +202,18 @@ def test_transforms_are_quantiles_that_occur() -> None:
     assert (fitted["split"], fitted["documents"]) == ("train", 8)
     with pytest.raises(ArtifactError, match="'scale' of 'bytes'"):
         fit_transforms([QUARTILES | {"kind": "scale", "column": "bytes"}], rows)
+
+
+def test_small_sources_are_repeated_in_train_alone(cleaned: Path, tmp_path: Path) -> None:
+    repeated = tmp_path / "collect"
+    repeated.mkdir()
+    write_json(repeated / "mixture.json", {"repeats": {"src": {d.path: 3 for d in documents()}}})
+    sizes = {}
+    for name, more in (("plain", {}), ("repeated", {"collect": repeated})):
+        inputs = {"clean": cleaned, **more}
+        annotate.run(context("annotate", tmp_path / f"{name}-labels", inputs))
+        inputs["annotate"] = tmp_path / f"{name}-labels"
+        split.run(context("split", tmp_path / name, inputs))
+        sizes[name] = [len(Shard.open(tmp_path / name / part)) for part in ("train", "val", "test")]
+    train, val, test = sizes["plain"]
+    assert sizes["repeated"] == [3 * train, val, test]

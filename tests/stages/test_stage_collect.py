@@ -15,7 +15,7 @@ pytest.importorskip("pydantic")
 pytest.importorskip("duckdb")
 
 from gristmill.artifacts import StageContext, describe_files, digest_of
-from gristmill.data.collect_settings import CollectConfig, FilesSource
+from gristmill.data.collect_settings import CollectConfig, FilesSource, MixConfig
 from gristmill.data.document import read_documents
 from gristmill.data.store import Store
 from gristmill.errors import StorageError
@@ -46,7 +46,7 @@ def test_files_gate_and_report(root: Path, tmp_path: Path) -> None:
     assert result.summary.startswith("20 files, 0.0 MB; 1 left out")
     assert [(g.value, g.bar, g.passed) for g in result.gates] == [(0, 0, True)]
     names = {p.name for p in ctx.out.iterdir()}
-    assert names == {"raw", "documents.parquet", "sources.json", "quality.json"}
+    assert names == {"raw", "documents.parquet", "sources.json", "mixture.json", "quality.json"}
     documents = read_documents(ctx.out / "documents.parquet", cluster=False)
     store = Store(ctx.out / "raw")
     assert [store.get(d.id).decode() for d in documents] == [d.text for d in documents]
@@ -115,3 +115,22 @@ def test_a_full_disk_under_the_raw_store_is_a_storage_error(
             collect.run(ctx)
     assert Store(ctx.out / "raw").digests() == []
     assert collect.run(ctx).gates[0].passed
+
+
+def test_a_mixture_that_falls_short_fails_its_gate(root: Path, tmp_path: Path) -> None:
+    mix = MixConfig(weights={"src": 1.0}, bytes=400)
+    ctx = context(root, tmp_path / "out", mix=mix)
+    result = collect.run(ctx)
+    there = sum(path.stat().st_size for path in (root / "pkg").iterdir())
+    name, short = "share that a group lacks of what was asked", 1 - there / 400
+    assert [(g.name, g.value, g.bar, g.passed) for g in result.gates[1:]] == [
+        (name, pytest.approx(short), 0.02, False)
+    ]
+    mixture = json.loads((ctx.out / "mixture.json").read_text())
+    assert mixture["groups"][0]["bytes"] == there
+    titles = [table["title"] for table in result.report["tables"]]
+    assert "Mixture (all in mixture.json)" in titles
+    asked, got = (series["y"] for series in result.report["plots"][1]["series"])
+    assert (asked, got) == ([0.0004], [there / 1e6])
+    done = collect.run(context(root, tmp_path / "enough", mix=mix.model_copy(update={"bytes": 90})))
+    assert done.gates[1].passed

@@ -102,9 +102,11 @@ class _Reader:
         self.seed, self.progress = seed, progress
         self.pools: list[Pool] = mixing.pools_of(config, listings)
         self.skipped = [row for listing in listings for row in listing.skipped]
-        self.tried = 0  # files and rows that were read
+        self.bad_rows: set[tuple[str, str]] = set()  # faulty ones, by source and path
+        self.whole_tables = 0  # read to their end
         self.good: Counter[tuple[int, str]] = Counter()  # rows of a file that could be a document
         self.read: dict[Place, Candidate] = {}  # whole files that are a document
+        self.cut: set[str] = set()  # sources of which not all was asked for
         self.digests: dict[tuple[int, str], str] = {}  # sha256 of the tables
         self._prefixes = [_common_folder([c.path for c in x.candidates]) for x in listings]
 
@@ -131,7 +133,6 @@ class _Reader:
             if not self.pools[number].wants(key):
                 self.skip(number, candidate.path, Unusable(self._beyond(number), False))
                 continue
-            self.tried += 1
             try:
                 reading = self._read(number, candidate)
             except Unusable as error:
@@ -177,6 +178,8 @@ class _Reader:
         assert isinstance(columns, RowColumns)
         pool, path = self.pools[number], candidate.path
         try:
+            if not pool.share:
+                raise Unusable(self._beyond(number), False)
             self.digests[number, path] = _sha256(candidate)
             rows = read_rows(candidate.file, path, candidate.form, columns)
             for row, values in self._counted(path, rows):
@@ -187,11 +190,14 @@ class _Reader:
                     text = to_text(values, columns)
                 except Unusable as error:
                     self.skip(number, f"{path}#{row}", error)
+                    if error.fault:
+                        self.bad_rows.add((self.listings[number].name, f"{path}#{row}"))
                     continue
                 self.good[number, path] += 1
                 if pool.wants(key):
                     document = self._row(number, candidate, row, text)
                     pool.add(key, (number, path, row), document)
+            self.whole_tables += 1
         except Unusable as error:
             self.skip(number, path, error)
 
@@ -199,7 +205,6 @@ class _Reader:
         for done, row in enumerate(rows):
             if done % 10_000 == 0:
                 self.progress(f"reading {path}: row {done:,}")
-            self.tried += 1
             yield row
 
     def _row(self, number: int, candidate: Candidate, row: int, found: RowText) -> Document:
@@ -227,6 +232,8 @@ class _Reader:
         return _area(path, self._prefixes[number], name)
 
     def _beyond(self, number: int) -> str:
+        """Say why something of a source is not asked for."""
+        self.cut.add(self.listings[number].name)
         pool = self.pools[number]
         if not pool.share:
             return "weight 0 in collect.mix"
@@ -309,28 +316,33 @@ def _check(
         rows_of[row.source].append(row)
     for listing in reader.listings:
         rows = rows_of[listing.name]
-        limited = any("beyond" in row.reason or row.reason.startswith("weight 0") for row in rows)
-        if listing.name not in filled and not limited and listing.kind != "package":
+        cut = listing.name in reader.cut or listing.kind == "package"
+        if listing.name not in filled and not cut:
             raise DataError(
-                f"source {listing.name}: no text in {_files(len(listing.candidates))} of "
+                f"source {listing.name}: no text in {_count(len(listing.candidates), 'file')} of "
                 f"{listing.root}: {_examples(rows)}"
             )
     if not mixture.documents:
-        raise DataError(f"no text in {_files(reader.tried)} of all sources: {_examples(skipped)}")
-    faults = [row for row in skipped if row.fault]
-    good = len(reader.read) + reader.good.total()
-    if len(faults) > config.max_faulty * (len(faults) + good):
-        what = f"{reader.tried} files and rows" if reader.good else _files(reader.tried)
-        raise DataError(
-            f"{len(faults)} of {what} {'is' if len(faults) == 1 else 'are'} faulty, "
-            f"allowed is a share of "
-            f"{config.max_faulty:g}: {_examples(faults)}; repair them, leave them out by exclude, "
-            "give their encodings, or raise collect.max_faulty"
-        )
+        raise DataError(f"no text in any source: {_examples(skipped)}")
+    _check_faults(config.max_faulty, reader, [row for row in skipped if row.fault])
 
 
-def _files(n: int) -> str:
-    return "1 file" if n == 1 else f"{n} files"
+def _check_faults(most: float, reader: _Reader, faults: Sequence[Skipped]) -> None:
+    """Raise DataError where too large a share of the files, or of the rows, is faulty."""
+    rows = [row for row in faults if (row.source, row.path) in reader.bad_rows]
+    files = [row for row in faults if (row.source, row.path) not in reader.bad_rows]
+    good_files = len(reader.read) + reader.whole_tables
+    for bad, good, what in ((files, good_files, "file"), (rows, reader.good.total(), "row")):
+        if len(bad) > most * (len(bad) + good):
+            raise DataError(
+                f"{len(bad)} of {_count(len(bad) + good, what)} {'is' if len(bad) == 1 else 'are'} "
+                f"faulty, allowed is a share of {most:g}: {_examples(bad)}; repair them, leave "
+                "them out by exclude, give their encodings, or raise collect.max_faulty"
+            )
+
+
+def _count(n: int, what: str) -> str:
+    return f"1 {what}" if n == 1 else f"{n} {what}s"
 
 
 def _examples(rows: Sequence[Skipped]) -> str:

@@ -10,18 +10,15 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from gristmill.artifacts import read_json
 from gristmill.data.collect_settings import CollectConfig, EnvironmentSource, MixConfig
 from gristmill.data.document import Document
 from gristmill.data.sources import Listing
 from gristmill.errors import ConfigError
 
-MIXTURE = "mixture.json"
 Place = tuple[int, str, int]  # number of the listing, path of the file, row (0 of a whole file)
 
 
@@ -129,8 +126,8 @@ def settle(config: CollectConfig, pools: Sequence[Pool], listings: Sequence[List
         for pool in groups:
             pool.keep([e for e in pool.entries if e.place in kept], pool.budget)
     mix, total = config.mix, asked_bytes(config.mix)
-    if mix.weights and not total:  # the most that every group can give its share of
-        total = int(min(p.bytes * mix.repeats / p.share for p in groups if p.share))
+    if mix.weights and not total:
+        total = _largest([pool for pool in groups if pool.share], mix.repeats)
         for pool in groups:
             pool.keep(pool.entries, total * pool.share)
     repeats: dict[Place, int] = {}
@@ -158,6 +155,12 @@ def settle(config: CollectConfig, pools: Sequence[Pool], listings: Sequence[List
         "length": lambda e: (e.size, e.place),
     }[mix.sort]
     return Mixture([e.document for e in sorted(entries, key=order)], facts)
+
+
+def _largest(pools: Sequence[Pool], repeats: int) -> int:
+    """Return the most bytes of which no pool falls short and at least one is not repeated."""
+    once = max(pool.bytes / pool.share for pool in pools)
+    return int(min(once, *(pool.bytes * repeats / pool.share for pool in pools)))
 
 
 def _repeats(pool: Pool, asked: float | None, most: int) -> dict[Place, int]:
@@ -221,11 +224,3 @@ def _named(entries: Iterable[Entry], repeats: Mapping[Place, int]) -> dict[str, 
             paths = found.setdefault(entry.document.source, {})
             paths[entry.document.path] = repeats[entry.place]
     return found
-
-
-def repeated(folder: Path, documents: Iterable[Document]) -> Iterator[Document]:
-    """Yield the documents as often as the mixture in a folder of collect asks for."""
-    repeats = read_json(folder / MIXTURE)["repeats"]
-    for document in documents:
-        for _ in range(repeats.get(document.source, {}).get(document.path, 1)):
-            yield document

@@ -15,6 +15,7 @@ from gristmill.artifacts import Gate, Result, StageContext, read_json, write_jso
 from gristmill.data.annotation import QUALITY
 from gristmill.data.document import DOCUMENT_SCHEMA, Document, read_documents
 from gristmill.data.leaks import KINDS, Leak, find_leaks
+from gristmill.data.repeats import repeats_in
 from gristmill.data.shards import write_shard
 from gristmill.data.splitting import LEFT_OUT, SPLITS, TRAIN, Assignment, assign
 from gristmill.data.table import read_table, write_table
@@ -53,11 +54,13 @@ def run(ctx: StageContext) -> Result:
     write_json(ctx.out / "transform.json", fit_transforms(declared, train))
     tokenizer = _tokenizer(ctx, train)
     tokenizer.save(ctx.out)
+    repeats = repeats_in(ctx.inputs.get("collect"))
     written = {}
     for split in SPLITS:
         ctx.progress(f"writing tokens of {split}")
         mine = [i for i, a in enumerate(assigned) if a.split == split]
-        labelled = [(documents[i], quality[i]) for i in mine]
+        times = repeats if split == TRAIN else lambda document: 1
+        labelled = [(documents[i], quality[i]) for i in mine for _ in range(times(documents[i]))]
         written[split] = _write(ctx, split, labelled, tokenizer)
     ctx.progress("looking for leaks")
     leaks = find_leaks(documents, assigned, config.leak_similarity)
