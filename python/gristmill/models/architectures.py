@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from gristmill.models.causal import CausalLM, ModelConfig
+from gristmill.models.gpt2 import GPT2
 from gristmill.models.llama import Llama
 
-ARCHITECTURES: dict[str, type[CausalLM]] = {"llama": Llama}
+ARCHITECTURES: dict[str, type[CausalLM]] = {"llama": Llama, "gpt2": GPT2}
 
 
 def config_from_dict(config: dict[str, Any]) -> ModelConfig:

@@ -13,6 +13,7 @@ from gristmill._tensor import Parameter, Tensor, record
 from gristmill.autograd import enable_grad, is_grad_enabled, no_grad
 from gristmill.backend import Array
 from gristmill.nn.drop import Drop
+from gristmill.nn.lora import merged_tensors
 from gristmill.nn.module import Module
 from gristmill.ops.linear_cross_entropy import linear_cross_entropy, token_losses
 from gristmill.ops.matmul import linear
@@ -67,6 +68,8 @@ class CausalLM(Module):
     # embedding, position, head, residual (its product is added to the stream); others: matrix
     STACK: ClassVar[str]
     ROLES: ClassVar[Mapping[str, str]]
+    # endings of what foreign folders hold beside the parameters
+    BUFFERS: ClassVar[tuple[str, ...]] = ()
 
     config: ModelConfig
 
@@ -74,6 +77,7 @@ class CausalLM(Module):
         self.config = config
         self.compute = "float32"  # or "bfloat16": type of the inputs of products
         self.recompute = False  # keep only each block's input, compute the rest again in backward
+        self.adapter: Any = None  # models.adapters.Adapter where one was put in
         self.drop = Drop()  # off; the trainer turns it on for its passes
 
     # ---------------------------------------------------------------- by architecture
@@ -105,9 +109,8 @@ class CausalLM(Module):
     @classmethod
     def adopt(cls, config: ModelConfig, state: dict[str, Any]) -> dict[str, Any]:
         """A foreign folder's tensors under our names, without those that are no parameters."""
-        if config.tie_word_embeddings:
-            state.pop("lm_head.weight", None)
-        return state
+        unused = cls.BUFFERS + (("lm_head.weight",) if config.tie_word_embeddings else ())
+        return {name: value for name, value in state.items() if not name.endswith(unused)}
 
     def role(self, name: str, p: Parameter) -> str:
         """What a parameter is to the first weights: norm, bias, matrix, or one of ROLES."""
@@ -171,9 +174,8 @@ class CausalLM(Module):
         save_model(self, Path(folder))
 
     def tensors(self) -> Iterator[tuple[str, Array]]:
-        """Every weight under its Hugging Face name."""
-        for name, p in self.named_parameters():
-            yield name, p.array
+        """Every weight under its Hugging Face name, adapters added to what they adapt."""
+        return merged_tensors(self)
 
     def first_nonfinite(self, ids: Ids) -> str:
         """Where a loss over ids that is not finite begins: a parameter, else a layer, else lm_head.

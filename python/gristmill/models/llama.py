@@ -133,7 +133,8 @@ class Attention(Module):
         k = rope(k.heads(c.num_key_value_heads), cos, sin)
         out = attention(q, k, v.heads(c.num_key_value_heads))
         flat = out.reshape(*x.shape[:2], c.num_attention_heads * c.head_dim)
-        return linear(flat, self.o_proj.weight, compute, "float32")
+        projected: Tensor = self.o_proj(flat, compute, "float32")
+        return projected
 
 
 class MLP(Module):
@@ -146,14 +147,16 @@ class MLP(Module):
 
     def forward(self, x: Tensor, compute: str) -> Tensor:
         gate, up = together(x, [self.gate_proj, self.up_proj], compute)
-        return linear(swiglu(gate, up), self.down_proj.weight, compute, "float32")
+        out: Tensor = self.down_proj(swiglu(gate, up), compute, "float32")
+        return out
 
 
 def together(x: Tensor, layers: Sequence[Linear], compute: str) -> list[Tensor]:
-    """Several products of one x as one, where the weights lie side by side."""
-    joint = adjacent([layer.weight for layer in layers])
+    """Several products of one x as one, where the weights lie side by side and none is adapted."""
+    plain = all(isinstance(layer, Linear) for layer in layers)
+    joint = adjacent([layer.weight for layer in layers]) if plain else None
     if joint is None:
-        return [linear(x, layer.weight, compute) for layer in layers]
+        return [layer(x, compute) for layer in layers]
     return linear(x, joint, compute).split([layer.weight.shape[0] for layer in layers])
 
 
@@ -192,6 +195,7 @@ class Llama(CausalLM):
         "o_proj": "residual",
         "down_proj": "residual",
     }
+    BUFFERS = (".rotary_emb.inv_freq",)
     config: LlamaConfig
 
     def __init__(self, config: LlamaConfig) -> None:

@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gristmill.errors import ArtifactError
-from gristmill.models.architectures import build, config_from_dict
+from gristmill.models.architectures import ARCHITECTURES, build, config_from_dict
 from gristmill.models.causal import CausalLM
+
+BUFFERS = tuple(ending for model in ARCHITECTURES.values() for ending in model.BUFFERS)
 
 
 def from_pretrained(folder: str | Path) -> CausalLM:
@@ -52,11 +54,12 @@ def read_weights(folder: Path) -> dict[str, npt.NDArray[np.float32]]:
             raise ArtifactError(f"{index} is damaged: {error}") from None
     state: dict[str, npt.NDArray[np.float32]] = {}
     for name in names:
-        state |= _read_file(folder / name)
+        state |= read_tensors(folder / name)
     return state
 
 
-def _read_file(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+def read_tensors(path: Path) -> dict[str, npt.NDArray[np.float32]]:
+    """Every tensor of one safetensors file, widened to float32; raises ArtifactError."""
     from safetensors import SafetensorError, deserialize
 
     try:
@@ -66,18 +69,21 @@ def _read_file(path: Path) -> dict[str, npt.NDArray[np.float32]]:
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{path} is damaged or not safetensors: {error}") from None
     try:
-        return {name: _widen(entry) for name, entry in entries}
+        return {name: _widen(name, entry) for name, entry in entries}
     except TypeError as error:
         raise ArtifactError(f"{path}: {error}") from None
 
 
-def _widen(entry: dict[str, Any]) -> npt.NDArray[np.float32]:
+def _widen(name: str, entry: dict[str, Any]) -> npt.NDArray[np.float32]:
     """One tensor as float32; bfloat16 is the upper half of a float32."""
     kind, data, shape = entry["dtype"], entry["data"], entry["shape"]
     if kind == "BF16":
         upper = np.frombuffer(data, "<u2").astype(np.uint32) << 16
         return upper.view(np.float32).reshape(shape)
-    if kind not in ("F32", "F16"):
+    kinds = {"F32": "<f4", "F16": "<f2"}
+    if name.endswith(BUFFERS):  # masks, of whatever type; no parameter becomes of them
+        kinds |= {"BOOL": "u1", "U8": "u1"}
+    if kind not in kinds:
         raise TypeError(f"a tensor is {kind}, allowed are F32, F16 and BF16; convert the model")
-    values = np.frombuffer(data, {"F32": "<f4", "F16": "<f2"}[kind])
+    values = np.frombuffer(data, kinds[kind])
     return values.astype(np.float32, copy=False).reshape(shape)

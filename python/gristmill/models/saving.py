@@ -45,12 +45,26 @@ def _write_folder(model: CausalLM, folder: Path, training: dict[str, Any] | None
     _write(folder / "generation_config.json", _json(ids))
     weights = {name: np.ascontiguousarray(a.numpy()) for name, a in model.tensors()}
     _write(folder / "model.safetensors", save(weights, {"format": "pt"}))
+    if model.adapter is not None:
+        write_adapter(model, folder / "adapter")
     if training is not None:
         (folder / "training").mkdir()
         rest = {k: v for k, v in training.items() if k != "arrays"}
         _write(folder / "training" / "state.json", _json(rest))
         _write(folder / "training" / "optimizer.safetensors", save(training["arrays"]))
         fsync_folder(folder / "training")
+    fsync_folder(folder)
+
+
+def write_adapter(model: CausalLM, folder: Path) -> None:
+    """Write what learned beside the frozen weights, as peft has it."""
+    from safetensors.numpy import save
+
+    from gristmill.models.adapters import CONFIG, WEIGHTS, adapter_tensors
+
+    folder.mkdir()
+    _write(folder / CONFIG, _json(model.adapter.config()))
+    _write(folder / WEIGHTS, save(adapter_tensors(model), {"format": "pt"}))
     fsync_folder(folder)
 
 
