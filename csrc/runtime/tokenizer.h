@@ -1,19 +1,21 @@
-// Byte-level BPE as GPT-2 does it (Radford et al. 2019): text is cut by the GPT-2 regex, the bytes of each piece are
-// joined pair by pair in the order of the merge list. Equal, id for id, to the `tokenizers` library.
+// Byte-level BPE as GPT-2 does it (Radford et al. 2019): text is cut into pieces, the bytes of each piece are joined
+// pair by pair in the order of the merge list. Equal, id for id, to the `tokenizers` library.
 #pragma once
 #include "gguf.h"
+#include "pieces.h"
 #include "support.h"
 
 namespace gristmill::runtime {
 
 class Tokenizer {
  public:
-  // Reads tokenizer.ggml.* of a file. Fails where the model is not 'gpt2' or the pre-tokenizer not 'gpt-2'.
+  // Reads tokenizer.ggml.* of a file. Fails where the model is not 'gpt2' or the pre-tokenizer not known.
   [[nodiscard]] bool load(const Gguf& file, Error* error);
   bool loaded() const { return tokens_.size() > 0; }
   int64_t vocab_size() const { return tokens_.size(); }
 
-  // Appends the ids of `text`; special: names of special tokens become their ids. False: out of memory.
+  // Appends the ids of `text`; special: names of special tokens become their ids, as those of user-defined tokens
+  // always do. False: out of memory.
   [[nodiscard]] bool encode(Str text, bool special, Array<int32_t>* ids) const;
   Str token_bytes(int64_t id) const;  // what the token stands for; a special token's name
   bool is_special(int64_t id) const { return tokens_[id].special; }
@@ -26,9 +28,10 @@ class Tokenizer {
   bool add_bos = false;
 
  private:
+  static constexpr uint64_t kNoPair = ~uint64_t{0};
   struct Token {
     int64_t begin, size;  // in bytes_
-    bool special;
+    bool special, always;
   };
   struct Merge {
     uint64_t pair;  // left id << 32 | right id
@@ -47,11 +50,11 @@ class Tokenizer {
   bool load_tokens(const Gguf& file, Error* error);
   bool load_merges(const Gguf& file, Error* error);
   bool load_ids(const Gguf& file, Error* error);
-  bool add_token(Str text, bool special);
+  bool add_token(Str text, bool special, bool always);
   bool encode_plain(Str text, Work* work, Array<int32_t>* ids) const;
   bool encode_piece(Str piece, Work* work, Array<int32_t>* ids) const;
   bool push_pair(Work* work, int32_t left) const;
-  int64_t special_at(Str text, int64_t at, int64_t* size) const;
+  int64_t special_at(Str text, int64_t at, bool special, int64_t* size) const;
   const Merge* find_merge(int32_t left, int32_t right) const;
 
   Array<uint8_t> bytes_;
@@ -60,7 +63,8 @@ class Tokenizer {
   bool special_first_[256] = {};
   int32_t byte_ids_[256] = {};
   StringIndex by_bytes_;
-  Array<Merge> merges_;  // open addressing on pair
+  Array<Merge> merges_;  // open addressing on pair; a free slot has kNoPair
+  const Pieces* pieces_ = nullptr;
 };
 
 }  // namespace gristmill::runtime

@@ -8,10 +8,18 @@ import gguf
 import numpy as np
 
 
-def rewrite(source: Path, target: Path, bos: int | None = None, f16: bool = False) -> Path:
+def rewrite(
+    source: Path,
+    target: Path,
+    bos: int | None = None,
+    f16: bool = False,
+    drop: str | None = None,
+    pre: str | None = None,
+) -> Path:
     """Copy the model without our keys.
 
-    bos: ask for this id before every prompt; f16: matrices rounded to that type.
+    bos: ask for this id before every prompt; f16: matrices rounded to that type; drop: a key of the
+    tokenizer that is left out; pre: another name of its pieces.
     """
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, "llama")
@@ -19,11 +27,15 @@ def rewrite(source: Path, target: Path, bos: int | None = None, f16: bool = Fals
         own = field.name.startswith(("GGUF.", "gristmill.", "general.architecture"))
         if own or (bos is not None and field.name == "tokenizer.ggml.add_bos_token"):
             continue
+        if field.name == f"tokenizer.ggml.{drop}" or (pre and field.name == "tokenizer.ggml.pre"):
+            continue
         kind = field.types[0]
         writer.add_key_value(field.name, field.contents(), kind, sub_type=field.types[-1])
     if bos is not None:
         writer.add_add_bos_token(True)
         writer.add_bos_token_id(bos)
+    if pre is not None:
+        writer.add_tokenizer_pre(pre)
     for t in reader.tensors:
         rounded = f16 and t.data.ndim > 1
         writer.add_tensor(t.name, t.data.astype(np.float16) if rounded else t.data.copy())

@@ -151,7 +151,10 @@ SPOILERS = {
         lambda d: d["pre_tokenizer"].update(add_prefix_space=True),
         "add_prefix_space",
     ),
-    "pre-tokenizer": (lambda d: d.update(pre_tokenizer={"type": "Whitespace"}), "Whitespace.*no name in GGUF"),
+    "pre-tokenizer": (
+        lambda d: d.update(pre_tokenizer={"type": "Whitespace"}),
+        "Whitespace.*no name in GGUF",
+    ),
     "large id": (lambda d: d["model"]["vocab"].update(zz=5000), "5000"),
 }
 

@@ -8,6 +8,7 @@ names; it is compared with the library `tokenizers` for each.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,15 +25,19 @@ LLAMA3, QWEN2 = (
 
 @dataclass(frozen=True)
 class Pieces:
-    """steps: what happens to a text, one after the other; a regular expression cuts it out."""
+    """steps: what happens to a text, one after the other; a regular expression cuts it out.
+
+    bos_when_silent: a file that does not say whether a text begins with bos means yes.
+    """
 
     steps: tuple[str, ...]
     ignore_merges: bool = False
+    bos_when_silent: bool = False
 
 
 PIECES = {
     "gpt-2": Pieces((GPT2,)),
-    "llama-bpe": Pieces((LLAMA3,), ignore_merges=True),
+    "llama-bpe": Pieces((LLAMA3,), ignore_merges=True, bos_when_silent=True),
     "qwen2": Pieces((QWEN2,)),
     "smollm": Pieces((r"\p{N}", GPT2)),
 }
@@ -79,6 +84,13 @@ def pre_tokenizer(name: str) -> dict[str, Any]:
 def ignore_merges(name: str) -> bool:
     """Whether a piece that is a token is taken whole, without merging."""
     return PIECES[ALIASES.get(name, name)].ignore_merges
+
+
+def adds_bos(metadata: Mapping[str, Any]) -> bool:
+    """Whether a GGUF's text begins with bos: what it says, else what its pieces imply."""
+    name = str(metadata.get("tokenizer.ggml.pre"))
+    silent = PIECES.get(ALIASES.get(name, name), Pieces(())).bos_when_silent
+    return bool(metadata.get("tokenizer.ggml.add_bos_token", silent))
 
 
 def _split(expression: str) -> dict[str, Any]:

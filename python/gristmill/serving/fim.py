@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gristmill.data.fim import FimTokens
+from gristmill.data.pieces import adds_bos
 
 from .runtime import ModelLike
 
@@ -57,7 +58,7 @@ def control_ids(model: ModelLike) -> frozenset[int]:
 
 def with_bos(model: ModelLike, ids: list[int]) -> list[int]:
     """`ids` with the begin-of-text id in front where the model asks for it."""
-    if model.metadata.get("tokenizer.ggml.add_bos_token") and model.bos_id >= 0:
+    if adds_bos(model.metadata) and model.bos_id >= 0:
         return [model.bos_id, *ids]
     return ids
 
