@@ -45,6 +45,7 @@ VERBS: dict[str, Verb] = {
     "plan": Verb("what a run would do and cost", "verbs.plan"),
     **{name: Verb(text, "verbs.stage") for name, text in STAGE_VERBS.items()},
     "report": Verb("write report.html of a run again", "verbs.report"),
+    "search": Verb("try settings from a space; chosen on validation", "verbs.search"),
     "compare": Verb("runs on the same test files: paired intervals, cost", "verbs.compare"),
     "promote": Verb("serve this run from now on, if its gates and self-test pass", "verbs.promote"),
     "generate": Verb("complete a text with a deployed model", "serving.generate"),
@@ -79,7 +80,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
         prog="gristmill",
         description="From your own files to a served code completer, in eleven stages.",
         epilog="Exit codes: 0 done, 2 input or configuration, 3 gate, 4 not reproducible, "
-        "5 cannot write, 6 training stopped, 7 folder in use, 130 interrupted.",
+        "5 cannot write, 6 training stopped, 7 folder in use, 8 alert, 130 interrupted.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     verbs = parser.add_subparsers(metavar="VERB", required=True)

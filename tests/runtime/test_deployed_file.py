@@ -20,6 +20,7 @@ gguf = pytest.importorskip("gguf")
 from gristmill.checkpoint import reference, selftest  # noqa: E402
 from gristmill.checkpoint.gguf import write_gguf  # noqa: E402
 from gristmill.errors import ArtifactError, DataError, StorageError  # noqa: E402
+from gristmill.serving.fim import fim_tokens  # noqa: E402
 
 PROMPTS = ["def add(left", "<|fim_prefix|>for<|fim_suffix|>:\n<|fim_middle|>", "import os\n"]
 
@@ -112,27 +113,41 @@ def test_reference_distributions(folder: Path, tmp_path: Path) -> None:
     write_gguf(folder, tmp_path / "m.gguf")
     model = _C.Model(str(tmp_path / "m.gguf"), True)
     rng = np.random.default_rng(2)
-    documents = [rng.integers(0, 300, n).tolist() for n in (5, 40, 127, 200, 1)]
-    found = reference.measure(model, documents, 2, 7)
-    assert found == reference.measure(model, documents, 2, 7)
-    assert {name: d["n"] for name, d in found.items()} == {
-        "answer_entropy": 2,
-        "answer_logprob": 2,
-        "answer_repeated_4grams": 2,
-        "prompt_entropy": 4,
-        "prompt_fallback_share": 4,
-        "prompt_nll": 4,
-        "prompt_non_ascii_share": 4,
-        "prompt_tokens": 4,
-        "prompt_unique_share": 4,
-    }
-    assert found["prompt_tokens"]["edges"][0] == 5
-    assert found["prompt_tokens"]["edges"][-1] == 200
-    assert 0 < found["prompt_entropy"]["mean"] < np.log(331)
-    logits = _C.Session(model, 128).eval_all(documents[1])
-    log_p = reference.log_softmax(logits)
-    nll = -log_p[np.arange(39), documents[1][1:]].mean()
-    assert found["prompt_nll"]["edges"][0] - 1e-6 <= nll <= found["prompt_nll"]["edges"][-1] + 1e-6
+    documents = [rng.integers(0, 300, n).tolist() for n in (5, 40, 127, 200, 3)]
+    fim = fim_tokens(model.metadata)
+    asked = reference.requests(documents, fim, 20, 7)
+    assert asked == reference.requests(documents, fim, 20, 7)
+    assert [kind for kind, _ in asked[:2]] == ["text", "hole"]
+    assert all(reference.kind_of(prompt, fim) == kind for kind, prompt in asked)
+    found = reference.measure(model, asked, 6, 7)
+    assert found == reference.measure(model, asked, 6, 7)
+    assert {name.partition(".")[2] for name in found} == {
+        "answer_entropy", "answer_logprob", "answer_repeated_4grams", "prompt_entropy",
+        "prompt_fallback_share", "prompt_nll", "prompt_non_ascii_share", "prompt_tokens",
+        "prompt_unique_share",
+    }  # fmt: skip
+    assert found["text.prompt_tokens"]["n"] == found["hole.prompt_tokens"]["n"] == 20
+    assert found["text.answer_entropy"]["n"] <= 3
+    lengths = [float(len(prompt)) for kind, prompt in asked if kind == "text"]
+    assert found["text.prompt_tokens"]["sample"] == sorted(lengths)
+    assert 0 < found["text.prompt_entropy"]["mean"] < np.log(331)
+
+
+def test_features_are_those_of_the_whole_pass(folder: Path, tmp_path: Path) -> None:
+    """Prompt and answer in one evaluation: what the tokens were drawn from, at the last places."""
+    write_gguf(folder, tmp_path / "m.gguf")
+    model = _C.Model(str(tmp_path / "m.gguf"), True)
+    ids = np.random.default_rng(3).integers(0, 300, 50).tolist()
+    meter = reference.Meter(model, _C.Session(model, reference.window(model.n_ctx)))
+    found = meter.features(ids[:40], ids[40:])
+    log_p = reference.log_softmax(_C.Session(model, 64).eval_all(ids))
+    assert found["prompt_nll"] == -log_p[np.arange(39), ids[1:40]].mean()
+    assert found["answer_logprob"] == log_p[np.arange(39, 49), ids[40:]].mean()
+    assert found["answer_repeated_4grams"] == 0.0
+    assert meter.features(ids[:40], [5, 6, 7, 8] * 4)["answer_repeated_4grams"] == 1 - 4 / 13
+    assert "answer_entropy" not in meter.features(ids, [])
+    assert "prompt_nll" not in meter.features(ids[:1], [])
+    assert meter.features([], ids) == {}
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from .http_errors import ApiError, bad_value
 from .infill import infill
 from .limits import Limits
 from .metrics import Metrics
+from .monitor import Monitor
 from .request_log import RequestLog
 from .schema import (
     ChatBody,
@@ -57,11 +58,15 @@ def create_app(
     log: RequestLog | None,
     selftests: int = 0,
     chat: ChatFormat | None = None,
+    monitor: Monitor | None = None,
 ) -> App:
     """The ASGI application of `engine`, called `name` in /v1/models."""
     metrics = Metrics()
     metrics.watch(engine, name)
+    if monitor is not None:
+        metrics.monitor(monitor)
     service = Service(engine, limits, metrics, name, int(time.time()), selftests, chat)
+    service.monitor = monitor
     feedback = Feedback(log.path if log is not None else None, service.recent, limits)
     app = FastAPI(
         title="gristmill", docs_url=None, redoc_url=None, redirect_slashes=False
@@ -184,6 +189,15 @@ def _add_state(app: FastAPI, service: Service, feedback: Feedback) -> None:
         if not service.engine.alive:
             raise ApiError(503, "unavailable", "the engine has stopped", retry_seconds=5)
         return {"status": "ok"}
+
+    @app.get("/alerts")
+    async def alerts() -> dict[str, Any]:
+        watch = service.monitor
+        if watch is None:
+            raise ApiError(404, "not_found", "this server has no monitor (--no-monitor)")
+        shifts = [shift.plain() for shift in watch.shifts.values()]
+        return {"object": "list", "data": watch.alerts.firing(), "windows": watch.windows,
+                "window": watch.size, "probe_nll": watch.probe_nll, "drift": shifts}  # fmt: skip
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import os
+import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gristmill.checkpoint.selftest import PROMPTS_KEY, compare
 from gristmill.errors import ConfigError, MissingExtraError
@@ -15,6 +17,11 @@ from .limits import Limits, described
 from .model import choose_context, find_model, load_runtime
 from .runtime import Runtime
 
+if TYPE_CHECKING:
+    from .engine import Engine
+    from .monitor import Monitor
+
+ALERT = 8  # exit code
 KEY_VARIABLE = "GRISTMILL_API_KEY"
 LOG_FILE = Path("runs/.serve/requests.jsonl")
 
@@ -40,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--limits", action="store_true", help="print the table of limits and exit")
     parser.add_argument("--log-file", type=Path, default=LOG_FILE, help="request log (%(default)s)")
+    parser.add_argument(
+        "--on-alert", metavar="COMMAND", help="run when an alert begins or ends; JSON on its stdin"
+    )
+    parser.add_argument(
+        "--exit-on-alert", action="store_true", help="stop, with exit code 8, when an alert begins"
+    )
+    parser.add_argument("--no-monitor", action="store_true", help="watch neither drift nor weights")
     parser.add_argument("--no-log", action="store_true", help="write no request log")
 
 
@@ -80,6 +94,7 @@ def serve_runtime(runtime: Runtime, path: Path, args: argparse.Namespace) -> int
         queue=limits["queue"],
         seconds=limits.seconds("request_seconds"),
     )
+    monitor = _monitor(engine, limits, args)
     name = args.name or model_name(runtime, path)
     app = create_app(
         engine,
@@ -90,6 +105,7 @@ def serve_runtime(runtime: Runtime, path: Path, args: argparse.Namespace) -> int
         log=log,
         selftests=compared,
         chat=chat,
+        monitor=monitor,
     )
     lines = "\n".join(greeting(runtime, name, path, n_ctx, compared, chat, args, key))
 
@@ -99,9 +115,32 @@ def serve_runtime(runtime: Runtime, path: Path, args: argparse.Namespace) -> int
     try:
         serve(app, engine, limits, host=args.host, port=args.port, ready=ready)
     finally:
+        if monitor is not None:
+            monitor.stop()
+            monitor.alerts.close()
         if log is not None:
             log.close()
-    return 0
+    return ALERT if args.exit_on_alert and monitor is not None and monitor.alerts.firing() else 0
+
+
+def _monitor(engine: Engine, limits: Limits, args: argparse.Namespace) -> Monitor | None:
+    """The watch over drift and weights, with its file beside the request log."""
+    from .alerts import NAME, Alerts
+    from .monitor import Monitor
+
+    if args.no_monitor:
+        if args.on_alert or args.exit_on_alert:
+            raise ConfigError("--no-monitor leaves nothing for --on-alert and --exit-on-alert")
+        return None
+
+    def stop() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    path = None if args.no_log else args.log_file.with_name(NAME)
+    alerts = Alerts(path, args.on_alert, stop if args.exit_on_alert else None)
+    return Monitor(
+        engine, alerts, size=limits["drift_window"], probe_seconds=limits.seconds("probe_seconds")
+    )
 
 
 def greeting(

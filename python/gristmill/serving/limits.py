@@ -55,6 +55,10 @@ TABLE = types.MappingProxyType(
         "logit_bias": Limit(1024, "tokens", 0, 65536, "schema", 400, "biased tokens"),
         "extra": Limit(256, "chunks", 0, 4096, "schema", 400, "input_extra of /infill"),
         "feedback_bytes": Limit(1 << 28, "bytes", 4096, 1 << 40, "feedback", 507, "of its file"),
+        "drift_window": Limit(
+            300, "requests", 50, 100000, "monitor", 0, "compared as one, by kind"
+        ),
+        "probe_seconds": Limit(60, "s", 1, 86400, "monitor", 0, "between probes of the weights"),
         "drain_seconds": Limit(30, "s", 0, 600, "server", 0, "for open answers at shutdown"),
     }
 )

@@ -15,12 +15,13 @@ from prometheus_client.registry import Collector
 
 from .decode import Finish
 from .engine import Engine
+from .monitor import Monitor
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80)
 ROUTES = (
     *("/v1/completions", "/v1/chat/completions", "/v1/feedback", "/v1/models"),
     *("/infill", "/tokenize", "/detokenize"),
-    *("/tokenizer_info", "/health", "/metrics", "/"),
+    *("/tokenizer_info", "/health", "/metrics", "/alerts", "/"),
 )
 
 
@@ -54,6 +55,10 @@ class Metrics:
             "gristmill_model_info", "The model", ("digest", "name"), registry=self.registry
         )
         info.labels(digest=engine.runtime.model.digest, name=name).set(1)
+
+    def monitor(self, monitor: Monitor) -> None:
+        """Add what the monitor found, read when scraped."""
+        self.registry.register(_MonitorCollector(monitor))
 
     def finished(self, path: str, status: int, seconds: float) -> None:
         """Count an answered request; unknown paths share one label."""
@@ -101,6 +106,7 @@ class _EngineCollector(Collector):
             "generated_tokens": counts.generated_tokens,
             "prefix_cache_hits": counts.cached_tokens,
             "engine_steps": counts.steps,
+            "engine_rows": counts.rows,
             "requests_cancelled": counts.cancelled,
             "requests_failed": counts.failed,
         }
@@ -111,3 +117,38 @@ class _EngineCollector(Collector):
         for name, value in totals.items():
             result.append(CounterMetricFamily(f"gristmill_{name}", "Since the start", value))
         return result
+
+
+class _MonitorCollector(Collector):
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+
+    def collect(self) -> list[Metric]:
+        watch = self._monitor
+        psi = GaugeMetricFamily(
+            "gristmill_drift_psi", "Of the last whole window", labels=["feature"]
+        )
+        ks = GaugeMetricFamily(
+            "gristmill_drift_ks_distance", "Of the last whole window", labels=["feature"]
+        )
+        for name, shift in sorted(watch.shifts.items()):
+            psi.add_metric([name], shift.psi)
+            ks.add_metric([name], shift.ks)
+        firing = GaugeMetricFamily(
+            "gristmill_alert_firing", "Alerts that fire now", labels=["name"]
+        )
+        for alert in watch.alerts.firing():
+            firing.add_metric([alert["alert"]], 1)
+        found: list[Metric] = [psi, ks, firing]
+        if watch.probe_nll is not None:
+            text = "Nats per token of the self-test, from the weights in memory"
+            found.append(GaugeMetricFamily("gristmill_quality_probe_nll", text, watch.probe_nll))
+        totals = {
+            "drift_windows": ("Windows compared", watch.windows),
+            "drift_requests_measured": ("Requests measured", watch.measured),
+            "drift_requests_skipped": ("Requests not measured: the server was busy", watch.skipped),
+            "quality_probes": ("Probes of the weights", watch.probes),
+        }
+        for name, (text, value) in totals.items():
+            found.append(CounterMetricFamily(f"gristmill_{name}", text, value))
+        return found

@@ -21,6 +21,7 @@ from .fim import fim_tokens, with_bos
 from .http_errors import ApiError, bad_value
 from .limits import Limits
 from .metrics import Metrics
+from .monitor import Monitor
 from .runtime import ModelLike
 
 PING_SECONDS = 15.0  # a comment line keeps proxies from closing a silent stream
@@ -44,6 +45,7 @@ class Service:
     selftests: int = 0
     chat: ChatFormat | None = None
     recent: Recent = field(default_factory=Recent)
+    monitor: Monitor | None = None
 
     @property
     def model(self) -> ModelLike:
@@ -151,6 +153,7 @@ class Run:
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[tuple[int, Event | Failure | None]] = asyncio.Queue()
         self._unsent, self._open, self._first = 0, len(tasks), True
+        self._ids: list[list[int]] = [[] for _ in tasks]
         self._gone: asyncio.Task[None] | None = None
         self.jobs = service.engine.submit(tasks, self._receiver)
 
@@ -205,7 +208,11 @@ class Run:
             self._open -= 1
             job = self.jobs[index]
             self._service.metrics.generated(event, (job.started or job.submitted) - job.submitted)
-        elif self._first and event.text:
+            if self._service.monitor is not None:
+                self._service.monitor.seen(job.task.prompt, self._ids[index])
+            return
+        self._ids[index] += event.ids
+        if self._first and event.text:
             self._first = False
             self._service.metrics.first_text(time.perf_counter() - self._arrived)
 

@@ -22,7 +22,8 @@ from gristmill.errors import ArtifactError
 from gristmill.serving.fim import ORDER, fim_tokens
 
 PROMPT, SUFFIX = 32, 16  # tokens
-DOCUMENTS, ANSWERS = 64, 16  # of the reference distributions
+DOCUMENTS = 200  # that requests of the reference distributions are cut from
+REQUESTS, ANSWERS = 200, 128  # of each kind; of all kinds together
 COMPARED = 64  # tokens on which file and saved model are compared
 
 
@@ -51,7 +52,8 @@ def run(ctx: StageContext) -> Result:
         : config.selftest
     ]
     ctx.progress("reference distributions")
-    distributions = reference.measure(model, documents[:DOCUMENTS], ANSWERS, ctx.seed)
+    asked = reference.requests(documents, fim_tokens(model.metadata), REQUESTS, ctx.seed)
+    distributions = reference.measure(model, asked, ANSWERS, ctx.seed)
     difference = _difference_from_saved(folder, model, documents)
     facts["gristmill.reference"] = json.dumps(distributions, sort_keys=True)
     facts |= selftest.metadata(vectors)
@@ -98,7 +100,7 @@ def _documents(ctx: StageContext) -> list[list[int]]:
     shard = Shard.open(ctx.input("split") / "val")
     order = np.random.default_rng(ctx.seed).permutation(len(shard.offsets) - 1)
     documents = ([int(i) for i in shard.doc(int(d))[:-1]] for d in order)
-    return list(islice((ids for ids in documents if len(ids) >= 2), 2 * DOCUMENTS))
+    return list(islice((ids for ids in documents if len(ids) >= 2), DOCUMENTS))
 
 
 def _prompts(model: Any, documents: list[list[int]], n: int) -> list[str]:
