@@ -8,7 +8,7 @@ pytest.importorskip("pydantic")
 
 from gristmill.config import Config
 from gristmill.evaluation.bootstrap import Interval
-from gristmill.evaluation.overfit import _ADVICE, judge
+from gristmill.evaluation.overfit import _ADVICE, judge, remedy
 
 
 def around(value: float, half: float = 0.02) -> Interval:
@@ -46,3 +46,18 @@ def test_every_key_named_exists() -> None:
         for key in keys:
             section, name = key.split(".")
             assert hasattr(getattr(config, section), name), key
+
+
+def test_the_remedy_turns_what_is_left_to_turn() -> None:
+    first = remedy("overfitting", 0.0, 0.1, 700, 1000)
+    assert first == {"train.dropout": 0.1, "train.weight_decay": 0.2}
+    assert remedy("overfitting", 0.25, 0.4, 700, 1000) == {"train.dropout": 0.3}
+    assert remedy("overfitting", 0.3, 0.4, 700, 1000) == {}
+    assert remedy("past its best", 0.0, 0.1, 700, 1000) == {"design.steps": 700}
+    assert remedy("past its best", 0.0, 0.1, 1000, 1000) == {}
+    for kind in ("still improving", "in balance"):
+        assert remedy(kind, 0.0, 0.1, 700, 1000) == {}
+    config = Config()
+    for key in (*first, "design.steps"):
+        section, name = key.split(".")
+        assert hasattr(getattr(config, section), name), key

@@ -10,6 +10,7 @@ from gristmill.evaluation.bootstrap import Interval
 
 Kind = Literal["overfitting", "past its best", "still improving", "in balance"]
 TURNED = 0.005  # share of the best validation loss by which a later one must be worse to count
+MOST_DROPOUT, MOST_DECAY = 0.3, 0.4  # beyond them a small model learns too little
 MOVING = 0.01  # share by which the last tenth of training must have lowered it to go on
 
 
@@ -43,6 +44,26 @@ def judge(
     text, keys = _ADVICE[kind]
     figures = f"validation files cost {gap:+.3f} bits per byte against training files"
     return Overfitting(kind, f"{text}: {figures} (bar {bar:g})", keys, gap, bar, train, val)
+
+
+def remedy(
+    kind: Kind, dropout: float, weight_decay: float, best_step: int, steps: int
+) -> dict[str, Any]:
+    """Return the keys to change, with new values, so that less is learned by heart.
+
+    Overfitting: more dropout and twice the weight decay. Past its best: as many steps as the best
+    look had seen. Empty where the verdict asks for neither, or where there is nothing left to turn.
+    """
+    if kind == "past its best":
+        return {"design.steps": best_step} if 0 < best_step < steps else {}
+    if kind != "overfitting":
+        return {}
+    changes: dict[str, Any] = {}
+    if dropout < MOST_DROPOUT:
+        changes["train.dropout"] = round(min(MOST_DROPOUT, dropout + 0.1), 3)
+    if weight_decay < MOST_DECAY:
+        changes["train.weight_decay"] = round(min(MOST_DECAY, max(0.1, 2.0 * weight_decay)), 3)
+    return changes
 
 
 def _kind(apart: bool, looks: Sequence[tuple[int, float]], steps: int) -> Kind:

@@ -29,7 +29,10 @@ def run(ctx: StageContext) -> Result:
     t = ctx.config.train
     config = TrainerConfig(
         steps=design["steps"], lr=t.lr, schedule=t.schedule, warmup=t.warmup, decay=t.decay,
-        final=t.final, weight_decay=t.weight_decay, betas=t.betas, eps=t.eps,
+        final=t.final, plateau_factor=t.plateau_factor, plateau_patience=t.plateau_patience,
+        weight_decay=t.weight_decay, groups=[group.model_dump() for group in t.group],
+        shards=t.shards, label_smoothing=t.label_smoothing, dropout=t.dropout, seed=ctx.seed,
+        betas=t.betas, eps=t.eps,
         grad_clip=t.grad_clip, accumulate=t.accumulate, dtype=design["train"]["dtype"],
         recompute=t.recompute, eval_every=t.eval_every, eval_batches=t.eval_batches,
         checkpoint_every=t.checkpoint_every, patience=t.patience, progress=False,

@@ -45,7 +45,7 @@ def _steps(
     """Return (seconds, tokens) of each of `count` steps."""
     short = TrainerConfig(
         steps=count, lr=config.lr, dtype=config.dtype, accumulate=config.accumulate,
-        recompute=config.recompute, progress=False,
+        recompute=config.recompute, shards=config.shards, dropout=config.dropout, progress=False,
     )  # fmt: skip
     rows = Trainer(model, data, config=short).fit().rows
     return [(row["tokens"] / row["tokens_per_second"], row["tokens"]) for row in rows]

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from gristmill.pipeline import Run
 
 
+# a run that ends before these has no verdict to act on
+AFTER_VALIDATE = ("save", "test", "evaluate", "deploy")
+
+
 def config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", nargs="?", default="code", help="recipe or file.toml (code)")
     parser.add_argument("--source", metavar="PATH", help="your files instead of the recipe's")
@@ -73,7 +77,12 @@ def run_stages(
         on_report=write_report,
     )
     console.line(f"gristmill {config.project.name}, seed {config.project.seed}, in {args.runs}/")
-    run = Pipeline(config, args.runs, options).run()
+    if config.validate.react and only is None and until in (None, *AFTER_VALIDATE):
+        from gristmill.reacting import run_reacting
+
+        run = run_reacting(config, args.runs, options, console.line)
+    else:
+        run = Pipeline(config, args.runs, options).run()
     if is_stale(run.folder / "report.html", run.folder / "run.json"):
         write_report(run.folder)
     if only is None:
