@@ -1,7 +1,7 @@
-"""The token loop: one request as a generator of events, one model call per step.
+"""The token loop: one request as a generator of events and of ids to feed to the model.
 
-A generator, because the caller then decides what happens between two steps: `generate` just runs
-on, the server's engine takes turns between requests and closes a generator to cancel it.
+A generator, because the caller then decides what happens between two steps: `decode` evaluates one
+request at once, the server's engine feeds several in one step and closes one to cancel it.
 Sampling is a pure function of (seed, position): the same request gives the same bytes whatever
 else is running and however much of the prompt was still in the cache.
 """
@@ -20,7 +20,7 @@ from gristmill.checkpoint.reference import log_softmax
 
 from .fim import control_ids
 from .infill_sampler import infill_logits
-from .runtime import Logits, Runtime, Slot
+from .runtime import Feed, Logits, Runtime, Slot
 from .scores import Row, Score, Scorer, adjusted
 from .text import TextStream
 
@@ -89,6 +89,7 @@ class Finish:
 
 
 Event = Prefilled | Piece | Finish
+Steps = Generator[Event | Feed, Logits | None, None]  # a Feed is answered by its logits
 
 
 def decode(runtime: Runtime, slot: Slot, task: Task) -> Iterator[Event]:
@@ -97,6 +98,20 @@ def decode(runtime: Runtime, slot: Slot, task: Task) -> Iterator[Event]:
     The prompt must not be empty, nor prompt + max_tokens exceed the session's context: the caller
     checks both, with the message its interface asks for.
     """
+    steps = steps_of(runtime, slot, task)
+    logits: Logits | None = None
+    while True:
+        try:
+            item = steps.send(logits)
+        except StopIteration:
+            return
+        logits = slot.feed(item) if isinstance(item, Feed) else None
+        if not isinstance(item, Feed):
+            yield item
+
+
+def steps_of(runtime: Runtime, slot: Slot, task: Task) -> Steps:
+    """`decode` with its model calls left to the caller, who appends every Feed to the slot."""
     return _Decoder(runtime, slot, task).run()
 
 
@@ -113,7 +128,7 @@ class _Decoder:
         self.sampled: dict[int, int] = {}  # how often each id was
         self.stop_type: StopType = "limit"
 
-    def run(self) -> Iterator[Event]:
+    def run(self) -> Steps:
         began = time.perf_counter()
         keep = 0 if self._echoes else len(self.task.prompt) - 1  # the last id's logits are needed
         cached = self.slot.reuse(self.task.prompt, keep)
@@ -138,26 +153,26 @@ class _Decoder:
     def _echoes(self) -> bool:
         return self.task.echo and self.task.logprobs is not None
 
-    def _prefill(self, cached: int) -> Generator[Event, None, Logits]:
+    def _prefill(self, cached: int) -> Generator[Event | Feed, Logits | None, Logits]:
         prompt = self.task.prompt
         before: Row | None = None
         logits: Logits | None = None
         for start in range(cached, len(prompt), PREFILL):
             chunk = list(prompt[start : start + PREFILL])
+            logits = yield Feed(chunk, every=self._echoes)
+            assert logits is not None
             if self._echoes:
-                rows = self.slot.eval_all(chunk)
+                rows = logits
                 table = log_softmax(rows)
                 scores = [self.score(chunk[0], before)]
                 scores += [self.score(id, table[i]) for i, id in enumerate(chunk[1:])]
                 before, logits = table[-1], rows[-1]
                 yield Piece("", (), tuple(scores))
-            else:
-                logits = self.slot.eval(chunk)
             yield Prefilled(start + len(chunk), len(prompt))
         assert logits is not None  # at least the last id is never taken from the cache
         return logits
 
-    def _predict(self, logits: Logits, began: float) -> Iterator[Event]:
+    def _predict(self, logits: Logits, began: float) -> Steps:
         for left in range(self.task.max_tokens, 0, -1):
             chosen = self._sample(logits)
             if chosen in self.ends:
@@ -175,7 +190,9 @@ class _Decoder:
             if self.line.ended or late:
                 return
             if left > 1:
-                logits = self.slot.eval([chosen])
+                fed = yield Feed([chosen])
+                assert fed is not None
+                logits = fed
 
     def _sample(self, logits: Logits) -> int:
         task = self.task

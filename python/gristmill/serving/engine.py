@@ -1,10 +1,11 @@
-"""The engine of the server: one worker thread, a bounded queue, a few slots taking turns.
+"""The engine of the server: one worker thread, a bounded queue, a few slots that step together.
 
-Each active request is a generator (decode.py) with a slot, that is a key-value cache. The worker
-gives every active request one step in turn, so a short completion need not wait for a long one;
-a request that waits takes the free slot whose cache shares the longest beginning with its prompt.
-The bytes of an answer depend on the request alone: sampling is a function of (seed, position) and
-the runtime's logits do not depend on what was cached.
+Each active request is a generator (decode.py) with a slot, that is a key-value cache. A step reads
+the weights once for the next token of every answer, and for at most PREFILL ids of prompts, in
+turns: a long prompt keeps neither running answers nor short prompts waiting. A request that waits
+takes the free slot whose cache shares the longest beginning with its prompt. The bytes of an answer
+depend on the request alone: sampling is a function of (seed, position) and the runtime's logits do
+not depend on what was cached or is evaluated beside.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .decode import Event, Finish, Piece, Task, decode
-from .runtime import Runtime, Slot, common_prefix
+from .decode import PREFILL, Event, Finish, Piece, Steps, Task, steps_of
+from .runtime import Feed, Logits, Runtime, Slot, common_prefix, feed_together
 
 
 class QueueFull(Exception):
@@ -53,8 +54,10 @@ class Job:
     submitted: float = field(default_factory=time.monotonic)
     started: float | None = None
     cancelled: bool = False
-    steps: Iterator[Event] | None = None
+    steps: Steps | None = None
     slot: Slot | None = None
+    feed: Feed | None = None  # what its generator waits for
+    fed: int = 0  # the step in which it last got some of its prompt
 
     def cancel(self) -> None:
         """Ask the engine to drop the job; nothing is delivered after the current step."""
@@ -66,6 +69,7 @@ class Counters:
     """Totals since the start, read by /metrics."""
 
     steps: int = 0
+    rows: int = 0  # ids evaluated in all steps
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
@@ -148,9 +152,7 @@ class Engine:
                 if self._stopping and not (self._waiting or self._active):
                     return
                 self._admit()
-            for job in list(self._active):
-                if not self._step(job):
-                    self._retire(job)
+            self._step()
 
     def _admit(self) -> None:
         kept = deque(job for job in self._waiting if not self._expired(job))
@@ -164,8 +166,8 @@ class Engine:
             if slot is None:
                 return
             job = kept.popleft()
-            job.slot, job.started = slot, time.monotonic()
-            job.steps = decode(self.runtime, slot, job.task)
+            job.slot, job.started, job.fed = slot, time.monotonic(), self.counters.steps
+            job.steps = steps_of(self.runtime, slot, job.task)
             self._active.append(job)
 
     def _take_slot(self, prompt: Sequence[int]) -> Slot | None:
@@ -196,21 +198,55 @@ class Engine:
             return True
         return False
 
-    def _step(self, job: Job) -> bool:
-        """One step of a job; returns whether it goes on."""
+    def _step(self) -> None:
+        """One evaluation for all active jobs that have their turn."""
+        for job in list(self._active):
+            if self._expired(job) or (job.feed is None and not self._advance(job, None)):
+                self._retire(job)
+        chosen = self._chosen()
+        if not chosen:
+            return
+        self.counters.steps += 1
+        slots, feeds = [job.slot for job, _ in chosen], [feed for _, feed in chosen]
+        self.counters.rows += sum(len(feed.ids) for feed in feeds)
+        results = feed_together(self.runtime, [slot for slot in slots if slot], feeds)
+        for (job, _), logits in zip(chosen, results, strict=True):
+            if isinstance(logits, Exception):
+                self._fail(job, logits)
+                self._discard(job)
+                self._retire(job)
+            elif not self._advance(job, logits):
+                self._retire(job)
+
+    def _chosen(self) -> list[tuple[Job, Feed]]:
+        """Whose ids are evaluated now: every answer's, and of the prompts those longest ago."""
+        ready = [(job, job.feed) for job in self._active if job.feed is not None]
+        prompts = [pair for pair in ready if len(pair[1].ids) > 1 or pair[1].every]
+        chosen = [pair for pair in ready if pair not in prompts]
+        room = PREFILL
+        for job, feed in sorted(prompts, key=lambda pair: pair[0].fed):
+            if len(feed.ids) <= room:
+                room -= len(feed.ids)
+                job.fed = self.counters.steps + 1
+                chosen.append((job, feed))
+        return chosen
+
+    def _advance(self, job: Job, logits: Logits | None) -> bool:
+        """Run a job up to its next feed; returns whether it goes on."""
         assert job.steps is not None
-        if self._expired(job):
-            return False
         try:
-            event = next(job.steps)
-        except Exception as error:  # a bad request must not take the others with it
+            while not isinstance(item := job.steps.send(logits), Feed):
+                logits = None
+                self._count(item)
+                self._deliver(job, item)
+                if isinstance(item, Finish):
+                    return False
+        except Exception as error:
             self._fail(job, error)
             self._discard(job)
             return False
-        self.counters.steps += 1
-        self._count(event)
-        self._deliver(job, event)
-        return not isinstance(event, Finish)
+        job.feed = item
+        return True
 
     def _fail(self, job: Job, error: Exception) -> None:
         self.counters.failed += 1
@@ -238,9 +274,9 @@ class Engine:
     def _retire(self, job: Job) -> None:
         with self._wake:
             self._active.remove(job)
-            if isinstance(job.steps, Generator):
+            if job.steps is not None:
                 job.steps.close()
-            job.steps = None
+            job.steps = job.feed = None
             if job.slot is not None:
                 self._free.append(job.slot)
                 job.slot = None

@@ -44,7 +44,7 @@ def load_runtime(path: Path) -> Runtime:
         raise ArtifactError(f"cannot load {path}: {error}") from None
     if model.vocab_size <= 0 or not model.metadata.get("tokenizer.ggml.model"):
         raise ArtifactError(f"{path} has no tokenizer: export it again with `gristmill deploy`")
-    return Runtime(model, lambda n_ctx: _C.Session(model, n_ctx), _C.sample)
+    return Runtime(model, lambda n_ctx: _C.Session(model, n_ctx), _C.sample, _C.eval_batch)
 
 
 def choose_context(runtime: Runtime, given: int | None, most: int = 4096) -> int:

@@ -44,13 +44,27 @@ class SessionLike(Protocol):
     def truncate(self, n: int) -> None: ...
 
 
+def eval_in_turns(sessions: Sequence[SessionLike], ids: Sequence[list[int]]) -> Logits:
+    """Append ids[i] to sessions[i], one after the other; logits (n, V) of the last id of each."""
+    return np.stack([session.eval(own) for session, own in zip(sessions, ids, strict=True)])
+
+
 @dataclass(frozen=True)
 class Runtime:
-    """A loaded model with the two functions that make it generate."""
+    """A loaded model with the functions that make it generate."""
 
     model: ModelLike
     new_session: Callable[[int], SessionLike]  # n_ctx -> empty session
     sample: Sampler
+    eval_batch: Callable[[list[Any], list[list[int]]], Logits] = eval_in_turns
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Ids to append to a session; wanted are the logits (V,) of the last or (n, V) of `every`."""
+
+    ids: list[int]
+    every: bool = False
 
 
 @dataclass
@@ -68,17 +82,41 @@ class Slot:
             del self.ids[kept:]
         return kept
 
-    def eval(self, ids: list[int]) -> Logits:
-        """Append `ids`; returns logits (V,) of the last one."""
-        logits = self.session.eval(ids)
-        self.ids.extend(ids)
+    def feed(self, feed: Feed) -> Logits:
+        """Append ids to the session; returns the logits that are wanted."""
+        logits = self.session.eval_all(feed.ids) if feed.every else self.session.eval(feed.ids)
+        self.ids.extend(feed.ids)
         return logits
 
-    def eval_all(self, ids: list[int]) -> Logits:
-        """Append `ids`; returns logits (n, V) of every one."""
-        logits = self.session.eval_all(ids)
-        self.ids.extend(ids)
-        return logits
+
+def feed_together(
+    runtime: Runtime, slots: Sequence[Slot], feeds: Sequence[Feed]
+) -> list[Logits | Exception]:
+    """Append feeds[i] to slots[i] in one step of the model; logits of each, or why it failed.
+
+    The bits are those of `Slot.feed` alone. One that fails takes no other with it.
+    """
+    results: list[Logits | Exception] = [Exception()] * len(slots)
+    together = [i for i, feed in enumerate(feeds) if not feed.every]
+    alone = [i for i, feed in enumerate(feeds) if feed.every]
+    if len(together) > 1:
+        try:
+            sessions = [slots[i].session for i in together]
+            rows = runtime.eval_batch(sessions, [feeds[i].ids for i in together])
+        except Exception:  # find out whose it is
+            for i in together:
+                slots[i].session.truncate(len(slots[i].ids))
+        else:
+            for i, row in zip(together, rows, strict=True):
+                slots[i].ids.extend(feeds[i].ids)
+                results[i] = row
+            together = []
+    for i in [*together, *alone]:
+        try:
+            results[i] = slots[i].feed(feeds[i])
+        except Exception as error:  # a bad request must not take the others with it
+            results[i] = error
+    return results
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
