@@ -169,6 +169,9 @@ class CollectConfig(Section):
     max_faulty: Share = Field(
         default=0.05, description="largest share of files that cannot be read or decoded"
     )
+    exclude: list[Text] = Field(
+        default=[], description="patterns of SOURCE/PATH to leave out; `gristmill forget` adds some"
+    )
     mix: MixConfig = Field(default=MixConfig(), description="how much of each source")
     source: list[Source] = Field(
         default=[

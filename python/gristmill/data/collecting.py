@@ -15,6 +15,7 @@ from gristmill.data import git, mixing, source_facts
 from gristmill.data.collect_settings import CollectConfig, FilesSource, RowColumns
 from gristmill.data.counter import string_hash
 from gristmill.data.document import Document
+from gristmill.data.excluding import REASON, excluded
 from gristmill.data.mixing import Mixture, Place, Pool
 from gristmill.data.reading import Reading, Unusable, read
 from gristmill.data.rows import RowText, read_rows, to_text
@@ -108,6 +109,7 @@ class _Reader:
         self.read: dict[Place, Candidate] = {}  # whole files that are a document
         self.cut: set[str] = set()  # sources of which not all was asked for
         self.digests: dict[tuple[int, str], str] = {}  # sha256 of the tables
+        self._excluded = excluded(config.exclude)
         self._prefixes = [_common_folder([c.path for c in x.candidates]) for x in listings]
 
     def key(self, number: int, path: str) -> int:
@@ -143,7 +145,14 @@ class _Reader:
             self.read[place] = candidate
             self.pools[number].add(key, place, self._whole(place, reading, modified))
 
+    def _wanted(self, number: int, path: str) -> None:
+        """Raise Unusable for what the configuration excludes."""
+        if self._excluded(f"{self.listings[number].name}/{path}"):
+            self.cut.add(self.listings[number].name)
+            raise Unusable(REASON, False)
+
     def _read(self, number: int, candidate: Candidate) -> Reading:
+        self._wanted(number, candidate.path)
         source = self.listings[number].source
         encodings = source.encodings if isinstance(source, FilesSource) else UTF8
         return read(candidate.file, candidate.path, encodings, source.max_bytes)
@@ -178,6 +187,7 @@ class _Reader:
         assert isinstance(columns, RowColumns)
         pool, path = self.pools[number], candidate.path
         try:
+            self._wanted(number, path)
             if not pool.share:
                 raise Unusable(self._beyond(number), False)
             self.digests[number, path] = _sha256(candidate)
@@ -185,6 +195,7 @@ class _Reader:
             for row, values in self._counted(path, rows):
                 key = self.key(number, f"{path}#{row}")
                 try:
+                    self._wanted(number, f"{path}#{row}")
                     if isinstance(values, Unusable):
                         raise values
                     text = to_text(values, columns)

@@ -26,7 +26,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
             parts.append(".*")
             index += 2
         elif (end := pattern.find("]", index + 2)) > 0 and pattern[index] == "[":
-            body = pattern[index + 1 : end].replace("\\", "\\\\").replace("^", "\\^")
+            body = pattern[index + 1 : end].replace("\\", "\\\\")
+            body = body.replace("^", "\\^").replace("[", "\\[")
             parts.append("[^" + body[1:] + "]" if body[0] == "!" else "[" + body + "]")
             index = end + 1
         else:
