@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-KINDS = ("line", "bar", "hist")
+KINDS = ("line", "points", "bar", "hist")
 # Stand-ins: matplotlib wants colours, the page decides them by CSS variables after drawing.
 _INK, _RULE = "#010203", "#040506"
 _SERIES = [f"#0a0b{index:02x}" for index in range(6)]
@@ -42,7 +42,7 @@ _MANY = 12  # bars with longer or more names than this lie on their side
 def draw(plot: Mapping[str, Any]) -> str:
     """Return one plot of a stage's report as an <svg> element.
 
-    `plot` has title, kind (line, bar, hist), x_label, y_label, series [{name, x, y}], and may have
+    `plot` has title, kind (one of KINDS), x_label, y_label, series [{name, x, y}], and may have
     x_log, y_log. Raises ValueError for another kind or a series whose x and y differ in length.
     """
     kind = plot.get("kind")
@@ -59,7 +59,7 @@ def draw(plot: Mapping[str, Any]) -> str:
         figure = Figure(figsize=(6.4, 3.2), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
-        {"line": _lines, "bar": _bars, "hist": _histogram}[kind](axes, series)
+        {"line": _lines, "points": _points, "bar": _bars, "hist": _histogram}[kind](axes, series)
         _finish(axes, plot, series)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
@@ -75,6 +75,11 @@ def _lines(axes: Axes, series: Sequence[Mapping[str, Any]]) -> None:
         marker = "o" if len(one["x"]) == 1 else ""
         y = [float("nan") if value is None else value for value in one["y"]]
         axes.plot(one["x"], y, color=_color(index), linewidth=1.6, marker=marker)
+
+
+def _points(axes: Axes, series: Sequence[Mapping[str, Any]]) -> None:
+    for index, one in enumerate(series):
+        axes.plot(one["x"], one["y"], color=_color(index), linewidth=0.0, marker="o")
 
 
 def _bars(axes: Axes, series: Sequence[Mapping[str, Any]]) -> None:
