@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gristmill.errors import ConfigError
 from gristmill.training.settings import DesignConfig
-from gristmill.training.shape import cost, llama_config
+from gristmill.training.shape import cost, gpt2_config, llama_config, model_config
 
 
 def test_default_by_hand() -> None:
@@ -25,6 +25,31 @@ def test_default_by_hand() -> None:
     tables = 2 * 2048 * 192  # embedding and head
     assert price.parameters == tables + 3 * (layer + 2 * 192) + 192
     assert price.flops_per_token == 6 * (3 * layer + 2048 * 192) + 6 * 3 * 192 * 256
+
+
+def test_gpt2_by_hand() -> None:
+    """124,439,808 parameters: the published small one."""
+    design = DesignConfig(preset="gpt2", depth=12, context=1024)
+    model = model_config(design, 50257)
+    assert (model["n_embd"], model["n_head"], model["n_inner"]) == (768, 12, None)
+    assert model["tie_word_embeddings"]
+    price = cost(model, 1024, 1)
+    assert price.parameters == 124_439_808
+    products = 12 * 12 * 768 * 768
+    assert price.flops_per_token == 6 * (products + 50257 * 768) + 6 * 12 * 768 * 1024
+    untied = model_config(DesignConfig(preset="gpt2", tie_word_embeddings=False), 300)
+    assert (
+        cost(untied, 256, 4).parameters - 2 * 300 * 192
+        == 3 * (12 * 192 * 192 + 13 * 192) + (256 + 2) * 192
+    )
+
+
+@pytest.mark.parametrize(
+    "keys", [{"kv_heads": 1}, {"head_dim": 32, "heads": 3}, {"rope_theta": 500.0}]
+)
+def test_what_gpt2_has_not_is_a_message(keys: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"design.{next(iter(keys))} .* allowed for a gpt2"):
+        gpt2_config(DesignConfig(hidden_size=192, **keys), 2048)
 
 
 @pytest.mark.parametrize(("depth", "width"), [(1, 64), (3, 192), (6, 384), (8, 512), (12, 768)])

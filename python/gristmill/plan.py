@@ -10,7 +10,7 @@ from gristmill.console import listing
 from gristmill.errors import ArtifactError
 from gristmill.pipeline import Pipeline, given_model
 from gristmill.runs import STAGES
-from gristmill.training.shape import cost, model_config
+from gristmill.training.shape import cost, model_config, sizes
 
 if TYPE_CHECKING:
     from gristmill.config import Config
@@ -27,14 +27,13 @@ def _model(config: Config, root: Path) -> list[tuple[str, str]]:
     design, train = config.design, config.train
     model = _shape(config)
     price = cost(model, design.context, design.batch, train.recompute, train.shards)
-    heads = f"{model['num_attention_heads']} heads of {model['head_dim']}"
+    z = sizes(model)
     return [
         ("run", f"{config.project.name}, seed {config.project.seed}"),
         (
             "model",
-            f"{model['model_type']}: {model['num_hidden_layers']} layers, "
-            f"width {model['hidden_size']}, {heads}, "
-            f"MLP {model['intermediate_size']}, vocabulary {model['vocab_size']:,}",
+            f"{model['model_type']}: {z.layers} layers, width {z.hidden}, "
+            f"{z.heads} heads of {z.head_dim}, MLP {z.inner}, vocabulary {model['vocab_size']:,}",
         ),
         ("parameters", f"{price.parameters:,}"),
         ("work", f"{price.flops_per_token / 1e6:.1f} MFLOP per token, forward and backward"),

@@ -12,10 +12,11 @@ pytest.importorskip("gristmill._C")
 pytest.importorskip("pydantic")
 
 import gristmill as gm
-from gristmill.models import Llama, LlamaConfig
+from gristmill.models import GPT2, GPT2Config, Llama, LlamaConfig
 from gristmill.training.estimate import measure_speed, peak_flops, seconds_for, steps_for
 from gristmill.training.initial import fill, probe
 from gristmill.training.settings import InitializeConfig
+from gristmill.training.shape import cost
 from gristmill.training.trainer import TrainerConfig
 
 SHAPE = LlamaConfig(
@@ -61,6 +62,43 @@ UP, DOWN = "model.layers.1.mlp.up_proj.weight", "model.layers.1.mlp.down_proj.we
 def test_standard_deviations(method: str, name: str, std: float) -> None:
     values = filled(method=method).state_dict()[name].numpy()
     assert values.std() == pytest.approx(std, rel=0.03)  # 4 sigma of 40,960 draws is 1.4 %
+
+
+GPT2_SHAPE = GPT2Config(vocab_size=500, n_positions=64, n_embd=128, n_layer=2, n_head=4)
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "std"),
+    [
+        ("auto", "transformer.wte.weight", 0.02),
+        ("auto", "transformer.wpe.weight", 0.01),
+        ("auto", "transformer.h.1.attn.c_attn.weight", 0.02),
+        ("auto", "transformer.h.1.mlp.c_proj.weight", 0.02 / 2),
+        ("auto", "transformer.h.1.mlp.c_proj.bias", 0.0),
+        ("he", "transformer.h.1.mlp.c_proj.weight", math.sqrt(2 / 512)),  # Conv1D: (in, out)
+        ("he", "transformer.wpe.weight", 0.02),
+        ("scaled", "transformer.h.0.attn.c_proj.weight", 0.02 / 2),
+    ],
+)
+def test_standard_deviations_of_gpt2(method: str, name: str, std: float) -> None:
+    model = GPT2(GPT2_SHAPE)
+    fill(model, InitializeConfig(method=method), 3)  # type: ignore[arg-type]
+    assert model.state_dict()[name].numpy().std() == pytest.approx(std, rel=0.03)
+    assert (model.state_dict()["transformer.ln_f.weight"].numpy() == 1).all()
+
+
+def test_gpt2_is_probed_by_the_same_code_and_costs_what_it_has() -> None:
+    model = GPT2(GPT2_SHAPE)
+    fill(model, InitializeConfig(), 3)
+    seen = probe(model, *batch())
+    loss = model.loss(*batch())
+    loss.backward()
+    assert seen.loss == loss.item() == pytest.approx(math.log(500), abs=0.1)
+    for name, p in model.named_parameters():
+        assert p.grad is not None
+        expected = np.asarray(p.grad.numpy(), np.float64).var()
+        assert seen.weights[name][1] == pytest.approx(float(expected), rel=1e-6), name
+    assert cost(GPT2_SHAPE.to_dict(), 64, 4).parameters == sum(p.size for p in model.parameters())
 
 
 def test_auto_of_a_tied_model_has_no_zeros() -> None:

@@ -15,7 +15,7 @@ Count = Annotated[int, Field(ge=1)]
 class DesignConfig(Section):
     """Shape of the model and size of the training."""
 
-    preset: Literal["llama"] | None = Field(
+    preset: Literal["llama", "gpt2"] | None = Field(
         default=None, description="model family; llama, or that of initialize.from"
     )
     depth: int | None = Field(
@@ -23,7 +23,7 @@ class DesignConfig(Section):
     )
     hidden_size: Count | None = Field(default=None, description="width; by depth when left out")
     intermediate_size: Count | None = Field(
-        default=None, description="width of the MLP; 8/3 of the width"
+        default=None, description="width of the MLP; 8/3 of the width (gpt2: 4)"
     )
     heads: Count | None = Field(default=None, description="query heads; by depth when left out")
     kv_heads: Count | None = Field(
@@ -34,7 +34,8 @@ class DesignConfig(Section):
         default=None, gt=0.0, description="base of the rotary frequencies, 10000"
     )
     tie_word_embeddings: bool | None = Field(
-        default=None, description="one matrix for embedding and head: smaller, learns slower; false"
+        default=None,
+        description="one matrix for embedding and head: smaller, learns slower; gpt2: true",
     )
     context: int = Field(default=256, ge=16, le=32768, description="tokens per sequence")
     batch: int = Field(default=4, ge=1, le=4096, description="sequences per micro-batch")
@@ -89,6 +90,15 @@ class InitializeConfig(Section):
     value: float = Field(default=0.0, description="for constant")
     gain: float = Field(default=1.0, gt=0.0, description="for xavier, he, orthogonal")
     tolerance: float = Field(default=0.5, gt=0.0, description="gate: |loss at step 0 - ln V|, nats")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> InitializeConfig:
+        if self.from_ == "":
+            raise ValueError(
+                "this recipe goes on from a model you have; give it: --set initialize.from=PATH, "
+                "a Hugging Face folder or a GGUF file (llama, gpt2)"
+            )
+        return self
 
 
 class GroupConfig(Section):
