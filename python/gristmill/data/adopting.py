@@ -7,6 +7,7 @@ is found for is appended behind them, and the model needs a row for it.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,11 @@ class Adopted:
     appended: list[str]
 
 
-def adopt(path: Path) -> Adopted:
-    """Return the tokenizer of a model's folder or GGUF; raises ArtifactError with what is wrong."""
+def adopt(path: Path, marks: Sequence[str] = ()) -> Adopted:
+    """Return the tokenizer of a model's folder or GGUF; raises ArtifactError with what is wrong.
+
+    marks: special tokens it must have beside SPECIALS, such as those of a chat template.
+    """
     data, eos = _of_gguf(path) if path.is_file() else _of_folder(path)
     try:
         _mark(data, eos)
@@ -56,6 +60,7 @@ def adopt(path: Path) -> Adopted:
             "tokenizer_config.json"
         )
     appended = [role for role in SPECIALS if role not in found]
+    appended += [mark for mark in marks if mark not in vocabulary]
     inner.add_special_tokens([AddedToken(n, special=True, normalized=False) for n in appended])
     try:
         return Adopted(Tokenizer(inner, eos), given, appended)

@@ -61,6 +61,25 @@ class AnnotateConfig(Section):
 # ------------------------------------------------------------------------------------ split
 
 
+class ChatConfig(Section):
+    """How conversations become tokens; other documents are not concerned."""
+
+    template: Literal[
+        "auto", "chatml", "llama3", "llama2", "mistral", "zephyr", "alpaca", "plain"
+    ] = Field(
+        default="auto", description="auto: of the model in initialize.from, else plain or chatml"
+    )
+    loss: Literal["answers", "all"] = Field(
+        default="answers", description="what is learned: answers alone, or questions too"
+    )
+    max_tokens: int = Field(
+        default=0, ge=0, description="of a conversation, at most design.context; 0: no bar"
+    )
+    too_long: Literal["leave out", "drop turns"] = Field(
+        default="leave out", description="longer ones; drop turns: the oldest go until it fits"
+    )
+
+
 class SplitConfig(Section):
     """Who goes where, the tokenizer, and what counts as a leak."""
 
@@ -91,6 +110,7 @@ class SplitConfig(Section):
         default=0.8, gt=0.0, le=1.0, description="from this Jaccard similarity on it is a leak"
     )
     max_leak: int = Field(default=0, ge=0, description="gate: leaking pairs between splits")
+    chat: ChatConfig = Field(default=ChatConfig(), description="conversations as tokens")
 
     @model_validator(mode="after")
     def _consistent(self) -> SplitConfig:

@@ -46,6 +46,8 @@ class Tokenizer:
         self.names = _names(inner, eos)  # how it spells each of SPECIALS
         ids = inner.get_vocab(with_added_tokens=True)
         self.special = {role: ids[name] for role, name in self.names.items()}
+        added = inner.get_added_tokens_decoder().items()
+        self.marks = {token.content: id for id, token in added if token.special}  # as they spell
         self.vocab_size: int = inner.get_vocab_size(with_added_tokens=True)
         self.eos: int = self.special[EOS]
         self._bytes = dict(enumerate(self._table()))
@@ -81,7 +83,8 @@ class Tokenizer:
         atomic_write(folder / FILES[0], text.encode("utf-8"))
         named = {"eos_token": self.names[EOS], "pad_token": self.names[FIM_PAD]}
         holes = [self.names[role] for role in (FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX)]
-        more = {"additional_special_tokens": holes}
+        known = {*named.values(), *holes}
+        more = {"additional_special_tokens": [*holes, *(m for m in self.marks if m not in known)]}
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
@@ -146,22 +149,26 @@ class Tokenizer:
         return table
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, min_frequency: int = 2) -> Tokenizer:
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, min_frequency: int = 2, marks: Sequence[str] = ()
+) -> Tokenizer:
     """Learn a tokenizer of at most `vocab_size` ids, fewer where the texts hold fewer pairs.
 
-    min_frequency: times a pair must occur in the texts to become a token.
+    min_frequency: times a pair must occur in the texts to become a token. marks: special tokens
+    beside SPECIALS, such as those of a chat template.
     The same texts in any order and on any number of threads give the same tokenizer. Raises
     DataError when vocab_size is below the 256 bytes and 5 special tokens.
     """
-    if vocab_size < SMALLEST:
-        raise DataError(f"vocab_size {vocab_size} given, allowed: {SMALLEST} or more")
+    least = SMALLEST + len(marks)
+    if vocab_size < least:
+        raise DataError(f"vocab_size {vocab_size} given, allowed: {least} or more")
     inner = tokenizers.Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     inner.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=min_frequency,
-        special_tokens=list(SPECIALS),
+        special_tokens=[*SPECIALS, *marks],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

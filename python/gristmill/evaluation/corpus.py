@@ -28,6 +28,30 @@ class Corpus:
         """Return the ids of some documents, each closed by end-of-text."""
         return [self.shard.doc(i) for i in positions]
 
+    def counts(self, positions: Sequence[int]) -> list[npt.NDArray[np.bool_]] | None:
+        """Return which ids of some documents are measured; None where all are."""
+        if self.shard.mask is None:
+            return None
+        return [self.shard.counts(i) for i in positions]
+
+    def byte_counts(
+        self, positions: Sequence[int], tokenizer: Tokenizer
+    ) -> list[npt.NDArray[np.bool_]] | None:
+        """Return which bytes of the texts of some documents are measured; None where all are.
+
+        Special tokens are spelled out in the text, and none of their bytes is.
+        """
+        if self.shard.mask is None:
+            return None
+        counted, found = byte_lengths(tokenizer) > 0, []
+        sizes = [len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size)]
+        spelled = np.array(sizes, np.int64)
+        for i in positions:
+            ids = self.shard.doc(i)[:-1]
+            own = self.shard.counts(i)[:-1] & counted[ids]
+            found.append(np.repeat(own, spelled[ids]))
+        return found
+
     def some(self, positions: Sequence[int]) -> list[Document]:
         """Return some documents."""
         return [self.documents[i] for i in positions]
@@ -59,6 +83,6 @@ def texts(documents: Sequence[Document]) -> dict[str, str]:
 def byte_lengths(tokenizer: Tokenizer) -> npt.NDArray[np.int64]:
     """Return the bytes each id stands for, (V,); special ids stand for none."""
     lengths = [len(tokenizer.token_bytes(id)) for id in range(tokenizer.vocab_size)]
-    for id in tokenizer.special.values():
+    for id in (*tokenizer.special.values(), *tokenizer.marks.values()):
         lengths[id] = 0
     return np.array(lengths, np.int64)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gristmill.artifacts import Gate, Result, StageContext, read_json, write_json
+from gristmill.data import chat_tokens, conversation
 from gristmill.data.annotation import QUALITY
+from gristmill.data.chat import special_of
 from gristmill.data.document import DOCUMENT_SCHEMA, Document, read_documents
 from gristmill.data.leaks import KINDS, Leak, find_leaks
 from gristmill.data.repeats import repeats_in
@@ -35,12 +37,18 @@ class _Written:
     bytes: int
     lengths: list[int]  # tokens of each file, `<|endoftext|>` included
     changed: int  # files that did not come back from their tokens
+    counted: int = 0  # of conversations: tokens that count in the loss
+    left_out: list[dict[str, Any]] = field(default_factory=list)  # conversations too long
+    shortened: int = 0  # and those that lost turns
 
 
 def run(ctx: StageContext) -> Result:
-    """Write train/, val/, test/, the tokenizer, split.parquet, transform.json and leaks.json."""
+    """Write train/, val/, test/, the tokenizer, split.parquet, transform.json and leaks.json; of
+    conversations chat.json too.
+    """
     config = ctx.config.split
     documents = read_documents(ctx.input("clean") / "documents.parquet")
+    template = _template(ctx, documents)
     quality = _quality(ctx, documents)
     ctx.progress("assigning files")
     assigned = assign(documents, config, ctx.seed, _strata(config.stratify, documents, quality))
@@ -52,7 +60,7 @@ def run(ctx: StageContext) -> Result:
     train = [d for d, a in zip(documents, assigned, strict=True) if a.split == TRAIN]
     declared = read_json(ctx.input("clean") / "transforms.json")
     write_json(ctx.out / "transform.json", fit_transforms(declared, train))
-    tokenizer = _tokenizer(ctx, train)
+    tokenizer = _tokenizer(ctx, train, template)
     tokenizer.save(ctx.out)
     repeats = repeats_in(ctx.inputs.get("collect"))
     written = {}
@@ -61,32 +69,47 @@ def run(ctx: StageContext) -> Result:
         mine = [i for i, a in enumerate(assigned) if a.split == split]
         times = repeats if split == TRAIN else lambda document: 1
         labelled = [(documents[i], quality[i]) for i in mine for _ in range(times(documents[i]))]
-        written[split] = _write(ctx, split, labelled, tokenizer)
+        if template:
+            written[split] = _write_chats(ctx, split, labelled, tokenizer, template)
+        else:
+            written[split] = _write(ctx, split, labelled, tokenizer)
     ctx.progress("looking for leaks")
-    leaks = find_leaks(documents, assigned, config.leak_similarity)
+    asked = [replace(d, text=conversation.asked(d)) for d in documents]  # or the text itself
+    leaks = find_leaks(asked, assigned, config.leak_similarity)
     _write_leaks(ctx, leaks)
     gates = _gates(written, len(leaks), config.max_leak)
     report = _report(documents, assigned, written, leaks, tokenizer)
     if (ctx.out / "adopted.json").is_file():
         added = read_json(ctx.out / "adopted.json")["appended"]
         report["numbers"]["tokens appended to the given tokenizer"] = ", ".join(added) or "none"
+    if template:
+        _report_chats(ctx, template, written, report)
     undated = _undated(ctx)
     if undated:
         report["numbers"]["sources whose files' times are the disk's, not git's"] = undated
     return Result(_summary(written), gates, report)
 
 
-def _tokenizer(ctx: StageContext, train: Sequence[Document]) -> Tokenizer:
+def _template(ctx: StageContext, documents: Sequence[Document]) -> str:
+    """Return the chat template of conversations, "" where the documents are none."""
+    if not chat_tokens.are_chats(documents):
+        return ""
+    given = ctx.config.initialize.from_
+    return chat_tokens.choose_template(ctx.config.split.chat, Path(given) if given else None)
+
+
+def _tokenizer(ctx: StageContext, train: Sequence[Document], template: str) -> Tokenizer:
     """Return the tokenizer of the model the run begins from, else one learned on train."""
     given, config = ctx.config.initialize.from_, ctx.config.split
+    marks = special_of(template, "")[:-1] if template else ()
     if given is None:
         ctx.progress("training the tokenizer")
-        texts = (document.text for document in train)
-        return train_tokenizer(texts, config.vocab_size, config.min_frequency)
+        texts = (conversation.flat(document) for document in train)
+        return train_tokenizer(texts, config.vocab_size, config.min_frequency, marks)
     from gristmill.data.adopting import adopt
 
     ctx.progress("taking the given tokenizer")
-    adopted = adopt(Path(given))
+    adopted = adopt(Path(given), marks)
     facts = {"given": adopted.given, "appended": adopted.appended}
     write_json(ctx.out / "adopted.json", facts | {"names": adopted.tokenizer.names})
     return adopted.tokenizer
@@ -126,6 +149,66 @@ def _write(
     pairs = zip(ids, raw, strict=True)
     changed = sum(tokenizer.decode_bytes(own[:-1]) != text for own, text in pairs)
     return _Written(len(texts), sum(map(len, raw)), [len(own) for own in ids], changed)
+
+
+def _write_chats(
+    ctx: StageContext,
+    split: str,
+    labelled: list[tuple[Document, str]],
+    tokenizer: Tokenizer,
+    template: str,
+) -> _Written:
+    """Write one shard of conversations with its mask, and read every text back."""
+    given = [document for document, _ in labelled]
+    done = chat_tokens.encode_all(given, template, tokenizer, ctx.config.split.chat)
+    ids, counts = [one.ids for one in done.tokens], [one.counts for one in done.tokens]
+    if not ids:
+        raise DataError(
+            f"no conversation of {split} has {ctx.config.split.chat.max_tokens} tokens or fewer "
+            "(split.chat.max_tokens); raise it and design.context"
+        )
+    write_shard(ctx.out / split, ids, tokenizer.vocab_size, counts)
+    pairs = zip(done.documents, done.kept, strict=True)
+    rows = ((*astuple(document), labelled[at][1]) for document, at in pairs)
+    write_table(ctx.out / split / "documents.parquet", SHARD_SCHEMA, rows)
+    raw = [one.text.encode("utf-8") for one in done.tokens]
+    changed = sum(
+        tokenizer.decode_bytes(own[:-1]) != text for own, text in zip(ids, raw, strict=True)
+    )
+    lengths = [len(own) for own in ids]
+    size, counted = sum(map(len, raw)), sum(map(sum, counts))
+    return _Written(len(ids), size, lengths, changed, counted, done.left_out, done.shortened)
+
+
+def _report_chats(
+    ctx: StageContext, template: str, written: dict[str, _Written], report: dict[str, Any]
+) -> None:
+    """Write chat.json, and say in the report what counts and what was too long."""
+    config = ctx.config.split.chat
+    left = [{"split": s, **row} for s, part in written.items() for row in part.left_out]
+    shortened = {s: part.shortened for s, part in written.items()}
+    facts = {
+        "template": template,
+        "jinja": chat_tokens.jinja_of(template),
+        "loss": config.loss,
+        "max_tokens": config.max_tokens,
+        "too_long": config.too_long,
+        "left_out": left,
+        "shortened": shortened,
+    }
+    write_json(ctx.out / chat_tokens.FACTS, facts)
+    tokens, counted = sum(written[TRAIN].lengths), written[TRAIN].counted
+    report["numbers"] |= {
+        "chat template": template,
+        "tokens of train that count in the loss": f"{counted:,} of {tokens:,}",
+        f"conversations of more than {config.max_tokens} tokens, left out": len(left),
+        "conversations that lost their oldest turns": sum(shortened.values()),
+    }
+    rows = [[row["split"], row["path"], row["tokens"]] for row in left[:50]]
+    columns = ["split", "conversation", "tokens"]
+    report["tables"].append(
+        {"title": "Too long (all in chat.json)", "columns": columns, "rows": rows}
+    )
 
 
 def _write_leaks(ctx: StageContext, leaks: list[Leak]) -> None:
