@@ -1,5 +1,6 @@
 // The runtime in Python: Model, Session, sample. Everything that takes time releases the GIL.
 #include <pybind11/numpy.h>
+#include <pybind11/typing.h>
 
 #include <algorithm>
 #include <mutex>
@@ -91,9 +92,10 @@ runtime::Config config_from(const py::dict& config) {
     throw py::value_error("model_type '" + name + "' is not supported, " + runtime::architecture_names());
   c.vocab_size = size("vocab_size");
   if (name == "gpt2") {
-    if (given("activation_function") && get("activation_function").cast<std::string>() != "gelu_new")
-      throw py::value_error("activation_function '" + get("activation_function").cast<std::string>() +
-                            "' is not supported, 'gelu_new' is");
+    const auto activation = given("activation_function") ? get("activation_function").cast<std::string>() : "gelu_new";
+    if (activation != "gelu_new" && activation != "gelu")
+      throw py::value_error("activation_function '" + activation + "' is not supported, 'gelu_new' and 'gelu' are");
+    c.gelu_tanh = activation == "gelu_new";
     c.hidden_size = size("n_embd"), c.n_layers = size("n_layer"), c.n_heads = size("n_head");
     c.intermediate_size = given("n_inner") ? size("n_inner") : 4 * c.hidden_size;
     c.n_kv_heads = c.n_heads, c.head_dim = c.n_heads < 1 ? 0 : c.hidden_size / c.n_heads;
@@ -189,7 +191,7 @@ Logits eval(Session& s, const std::vector<int32_t>& ids, bool every) {
 
 // The list is copied: another thread may change the caller's while the GIL is released. Locks are taken in the order of
 // the addresses, so that two steps never wait for each other; a session given twice is locked once and then refused.
-Logits eval_batch(const py::list& sessions, const std::vector<std::vector<int32_t>>& ids) {
+Logits eval_batch(const py::typing::List<Session>& sessions, const std::vector<std::vector<int32_t>>& ids) {
   const py::tuple keep(sessions);
   if (keep.size() != ids.size())
     throw py::value_error(std::to_string(keep.size()) + " sessions and " + std::to_string(ids.size()) +

@@ -30,6 +30,7 @@ struct Config {
   int64_t vocab_size = 0, hidden_size = 0, intermediate_size = 0, n_layers = 0;
   int64_t n_heads = 0, n_kv_heads = 0, head_dim = 0, n_ctx = 0;
   float norm_eps = 0.0f, rope_theta = 10000.0f;
+  bool gelu_tanh = true;     // GPT-2's formula; else the exact one, which no GGUF has
   bool interleaved = false;  // rows of q and k in GGUF's order: pairs, not halves
 };
 

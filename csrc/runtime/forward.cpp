@@ -194,11 +194,11 @@ bool Forward::swiglu(Error* error) {
   return GM_RUN(swiglu_forward, a, error);
 }
 
-bool Forward::gelu(Error* error) {  // GPT-2's formula with tanh
+bool Forward::gelu(Error* error) {
   const int64_t F = c_.intermediate_size;
   GeluForwardArgs a{};
   a.out = matrix(b_.act, F), a.x = matrix(b_.up, F);
-  a.rows = rows_, a.cols = F, a.approximate = 1;
+  a.rows = rows_, a.cols = F, a.approximate = c_.gelu_tanh ? 1 : 0;
   return GM_RUN(gelu_forward, a, error);
 }
 

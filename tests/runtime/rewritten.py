@@ -22,7 +22,7 @@ def rewrite(
     tokenizer that is left out; pre: another name of its pieces.
     """
     reader = gguf.GGUFReader(source)
-    writer = gguf.GGUFWriter(target, "llama")
+    writer = gguf.GGUFWriter(target, reader.fields["general.architecture"].contents())
     for field in reader.fields.values():
         own = field.name.startswith(("GGUF.", "gristmill.", "general.architecture"))
         if own or (bos is not None and field.name == "tokenizer.ggml.add_bos_token"):

@@ -187,7 +187,7 @@ def edit_config(folder: Path, target: Path, **changes: object) -> Path:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"model_type": "gpt2"}, "model_type"),
+        ({"model_type": "bert"}, "model_type"),
         ({"attention_bias": True}, "attention_bias"),
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"rope_scaling": {"type": "linear", "factor": 2}}, "rope_scaling"),

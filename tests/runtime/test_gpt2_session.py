@@ -88,6 +88,6 @@ def test_what_does_not_fit_is_refused() -> None:
         _C.Model.from_tensors(config, good | {name: _C.from_numpy(turned)})
     with pytest.raises(ValueError, match="'bert' is not supported, 'llama' and 'gpt2' are"):
         _C.Model.from_tensors(config | {"model_type": "bert"}, good)
-    with pytest.raises(ValueError, match="activation_function 'relu'"):
+    with pytest.raises(ValueError, match="activation_function 'relu' is not supported"):
         live(shape, activation_function="relu")
     assert live(shape).architecture == "gpt2"

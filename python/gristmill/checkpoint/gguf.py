@@ -97,6 +97,9 @@ def _read_config(path: Path) -> tuple[ModelConfig, str]:
         config = config_from_dict(data)
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(f"{path}: {error}") from None
+    activation = config.to_dict().get("activation_function", "gelu_new")
+    if activation != "gelu_new":
+        raise DataError(f"{path}: activation_function is {activation!r}, GGUF knows gelu_new only")
     if len(ends := eos_ids(config)) > 1:
         raise DataError(
             f"{path}: eos_token_id is {ends}, GGUF export allows one; keep the one that ends a text"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.data.pieces import name_of
-from gristmill.data.specials import find
 from gristmill.errors import DataError
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # tokenizer.ggml.token_type
@@ -53,7 +52,6 @@ def read_vocabulary(path: Path, vocab_size: int) -> Vocabulary:
         types[i] = CONTROL if token.get("special") else USER_DEFINED
     merges = [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
     special = {str(t["content"]): i for i, t in added.items()}
-    special |= {role: special[name] for role, name in find(special).items()}  # foreign names too
     return Vocabulary(tokens, types, merges, special, pre, _bos(data, special, path))
 
 
