@@ -138,8 +138,8 @@ def test_a_file_that_vanishes_is_a_fault(tmp_path: Path, monkeypatch: pytest.Mon
     fill(root)
     real = collecting.list_sources
 
-    def late(given: Any) -> Any:
-        found = real(given)
+    def late(*given: Any) -> Any:
+        found = real(*given)
         (root / "05.py").unlink()
         return found
 

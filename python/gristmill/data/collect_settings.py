@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
@@ -125,8 +127,72 @@ class RowsSource(RowColumns):
     name: Name = Field(default="", description="of the source; empty: from its path")
 
 
+class HttpSource(RowColumns):
+    """Files by HTTP, downloaded once into a cache; each is read by its ending."""
+
+    use: Literal["http"] = Field(description="kind of source")
+    urls: list[Text] = Field(
+        min_length=1, description="addresses; {000..013} in one stands for all these numbers"
+    )
+    sha256: list[Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]] = Field(
+        default=[], description="of each file in order, empty where it is not known"
+    )
+    licence: Text = Field(description="licence of the files, such as ODC-By-1.0")
+    why: Text = Field(description="why they are collected")
+    name: Name = Field(default="", description="of the source; empty: the host")
+    format: Literal["auto", "jsonl", "csv", "parquet", "text"] = Field(
+        default="auto", description="auto: by the ending, text where it says nothing"
+    )
+    version: str = Field(default="", description="any text; another one downloads again")
+    timeout: float = Field(default=30.0, gt=0.0, le=3600.0, description="seconds without a byte")
+    retries: int = Field(default=6, ge=0, le=100, description="tries without progress")
+    max_file_bytes: int = Field(default=16 * 2**30, ge=1, description="a larger file is an error")
+
+    @model_validator(mode="after")
+    def _addresses(self) -> HttpSource:
+        expanded = self.expanded()
+        for url in expanded:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError(f"{url!r} given; allowed: http://... and https://...")
+            if parts.username or parts.password:
+                raise ValueError(f"a password in the address of {parts.hostname}; it would be kept")
+            if re.search(r"[\x00-\x20\x7f]", url):
+                raise ValueError(f"{url!r} holds a space or control character; write it as %20")
+        if len(set(expanded)) != len(expanded):
+            raise ValueError("an address is given twice")
+        if self.sha256 and len(self.sha256) != len(expanded):
+            raise ValueError(
+                f"{len(self.sha256)} values in sha256 for {len(expanded)} files; give one for "
+                "each, empty where it is not known"
+            )
+        return self
+
+    def expanded(self) -> list[str]:
+        """Return every address, patterns written out; raises ValueError for an empty range."""
+        found = [url for pattern in self.urls for url in expand(pattern)]
+        if len(found) > 100_000:
+            raise ValueError(f"{len(found)} addresses; allowed: 100000")
+        return found
+
+
+def expand(pattern: str) -> list[str]:
+    """Return the addresses of a pattern: x-{00..02}.gz is x-00.gz, x-01.gz, x-02.gz."""
+    found = re.search(r"\{(\d{1,9})\.\.(\d{1,9})\}", pattern)
+    if found is None:
+        return [pattern]
+    low, high = found.groups()
+    if not 0 <= int(high) - int(low) <= 100_000:
+        raise ValueError(f"{found[0]} is no range of at most 100000 numbers")
+    width = len(low) if low.startswith("0") else 0
+    heads = [f"{pattern[: found.start()]}{n:0{width}d}" for n in range(int(low), int(high) + 1)]
+    tails = expand(pattern[found.end() :])
+    return [head + tail for head in heads for tail in tails]
+
+
 Source = Annotated[
-    FilesSource | StdlibSource | EnvironmentSource | RowsSource, Field(discriminator="use")
+    FilesSource | StdlibSource | EnvironmentSource | RowsSource | HttpSource,
+    Field(discriminator="use"),
 ]
 
 

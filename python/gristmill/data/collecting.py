@@ -11,15 +11,15 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from gristmill.artifacts import sha256_json
-from gristmill.data import git, mixing, source_facts
-from gristmill.data.collect_settings import CollectConfig, FilesSource, RowColumns
+from gristmill.data import git, mixing, remote, source_facts
+from gristmill.data.collect_settings import CollectConfig, FilesSource, HttpSource, RowColumns
 from gristmill.data.counter import string_hash
 from gristmill.data.document import Document
 from gristmill.data.excluding import REASON, excluded
 from gristmill.data.mixing import Mixture, Place, Pool
 from gristmill.data.reading import Reading, Unusable, read
 from gristmill.data.rows import RowText, read_rows, to_text
-from gristmill.data.sources import Candidate, Listing, Skipped, list_sources
+from gristmill.data.sources import Candidate, Fetch, Listing, Skipped, downloads_of, list_sources
 from gristmill.data.store import Store
 from gristmill.errors import DataError
 
@@ -41,7 +41,8 @@ class Collected:
 def fingerprint(config: CollectConfig) -> list[Any]:
     """Return what is in the world now: per source its revision and (path, size, time) per file.
 
-    Raises DataError like `collect` when a source is missing or holds nothing.
+    Of a source by HTTP it is nothing, since no server is asked: its addresses, sums and version are
+    in the configuration. Raises DataError like `collect` when a source is missing or holds nothing.
     """
     return [
         [
@@ -68,7 +69,7 @@ def collect(
     faulty; StorageError when the disk refuses.
     """
     progress("listing files")
-    listings = list_sources(config.source)
+    listings = list_sources(config.source, _fetching(config, progress))
     reader = _Reader(config, listings, store, seed, progress)
     reader.tables()
     reader.files()
@@ -86,6 +87,19 @@ def collect(
         mixture.facts,
         mixture.shortfall,
     )
+
+
+def _fetching(config: CollectConfig, progress: Callable[[str], None]) -> Fetch:
+    """Return what downloads a source; one of weight 0 is not worth the bytes."""
+
+    def fetch(source: HttpSource) -> Listing:
+        listing = downloads_of(source)
+        if config.mix.weights.get(mixing.group_of(listing)) == 0.0:
+            listing.skip("*", "weight 0 in collect.mix")
+            return listing
+        return remote.listed(source, progress)
+
+    return fetch
 
 
 class _Reader:
@@ -154,7 +168,11 @@ class _Reader:
     def _read(self, number: int, candidate: Candidate) -> Reading:
         self._wanted(number, candidate.path)
         source = self.listings[number].source
-        encodings = source.encodings if isinstance(source, FilesSource) else UTF8
+        encodings: Sequence[str] = UTF8
+        if isinstance(source, FilesSource):
+            encodings = source.encodings
+        elif isinstance(source, RowColumns):
+            encodings = [source.encoding]
         return read(candidate.file, candidate.path, encodings, source.max_bytes)
 
     def _whole(self, place: Place, reading: Reading, modified: int) -> Document:
@@ -190,7 +208,7 @@ class _Reader:
             self._wanted(number, path)
             if not pool.share:
                 raise Unusable(self._beyond(number), False)
-            self.digests[number, path] = _sha256(candidate)
+            self.digests[number, path] = candidate.sha256 or _sha256(candidate)
             rows = read_rows(candidate.file, path, candidate.form, columns)
             for row, values in self._counted(path, rows):
                 key = self.key(number, f"{path}#{row}")
@@ -327,7 +345,7 @@ def _check(
         rows_of[row.source].append(row)
     for listing in reader.listings:
         rows = rows_of[listing.name]
-        cut = listing.name in reader.cut or listing.kind == "package"
+        cut = listing.name in reader.cut or listing.kind == "package" or not listing.candidates
         if listing.name not in filled and not cut:
             raise DataError(
                 f"source {listing.name}: no text in {_count(len(listing.candidates), 'file')} of "

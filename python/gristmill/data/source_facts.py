@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gristmill.artifacts import sha256_json
-from gristmill.data.collect_settings import FilesSource, RowsSource
+from gristmill.data.collect_settings import FilesSource, HttpSource, RowsSource
 from gristmill.data.document import Document
 from gristmill.data.sources import Listing, Skipped
 
@@ -27,6 +27,7 @@ def describe(
         {
             **_source(listing, of_source[listing.name]),
             "tables": {path: digest for (n, path), digest in digests.items() if n == number},
+            "origins": listing.origins,
             "skipped": left_out[listing.name],
         }
         for number, listing in enumerate(listings)
@@ -58,6 +59,8 @@ def _source(listing: Listing, documents: list[Document]) -> dict[str, Any]:
 
 def _place(listing: Listing) -> str:
     """Return where a source is as the configuration says it: no folder of this machine alone."""
+    if isinstance(listing.source, HttpSource):
+        return " ".join(listing.source.urls)
     if isinstance(listing.source, FilesSource | RowsSource):
         return listing.source.path
     if listing.kind == "package":

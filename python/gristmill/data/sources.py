@@ -9,11 +9,14 @@ import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from gristmill.data import environment, git
 from gristmill.data.collect_settings import (
     EnvironmentSource,
     FilesSource,
+    HttpSource,
     RowsSource,
     Source,
     StdlibSource,
@@ -36,6 +39,7 @@ class Candidate:
     size: int
     modified_ns: int
     form: str = ""  # jsonl, csv, parquet: every row may become a document
+    sha256: str = ""  # where it is known before the file is read
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,8 @@ class Listing:
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     revision: str = ""  # commit, version of Python or of the package
-    times: str = "disk"  # where the files' times are from: git, disk
+    times: str = "disk"  # where the files' times are from: git, disk, http
+    origins: list[dict[str, Any]] = field(default_factory=list)  # what was downloaded
 
     def skip(self, path: str, reason: str, fault: bool = False) -> None:
         """Record a file or folder that is left out."""
@@ -76,15 +81,24 @@ class Listing:
         ]
 
 
-def list_sources(sources: list[Source]) -> list[Listing]:
+Fetch = Callable[[HttpSource], Listing]
+
+
+def list_sources(sources: list[Source], fetch: Fetch | None = None) -> list[Listing]:
     """List every source, in order, under names that differ; an environment is one per package.
 
+    fetch: downloads a source; without it, what is not on this machine is listed without files.
     Raises DataError when a source is missing, unreadable or without files; ConfigError.
     """
     listings: list[Listing] = []
     taken: set[str] = set()
     for source in sources:
-        found = _packages(source) if isinstance(source, EnvironmentSource) else [_one(source)]
+        if isinstance(source, EnvironmentSource):
+            found = _packages(source)
+        elif isinstance(source, HttpSource):
+            found = [fetch(source) if fetch else downloads_of(source)]
+        else:
+            found = [_one(source)]
         for listing in found:
             name = _free(listing.name, taken)
             if name != listing.name:
@@ -93,6 +107,14 @@ def list_sources(sources: list[Source]) -> list[Listing]:
             taken.add(name)
             listings.append(listing)
     return listings
+
+
+def downloads_of(source: HttpSource) -> Listing:
+    """Return the listing of a source by HTTP before anything is downloaded."""
+    name = source.name or urlsplit(source.urls[0]).hostname or "http"
+    listing = Listing(name, "http", Path(), source, source.licence, revision=source.version)
+    listing.times = "http"
+    return listing
 
 
 def _free(base: str, taken: set[str]) -> str:
