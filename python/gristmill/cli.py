@@ -53,6 +53,7 @@ VERBS: dict[str, Verb] = {
     "verify": Verb("is this run, file or folder what was written?", "verbs.verify"),
     "repro": Verb("run a run again and compare every bit", "verbs.repro"),
     "trace": Verb("where an answer, model, row or file comes from, and went", "verbs.trace"),
+    "replay": Verb("answer a logged request again and compare every byte", "verbs.replay"),
     "doctor": Verb("what is active on this machine, and why", "verbs.doctor"),
 }
 

@@ -193,11 +193,18 @@ def _add_state(app: FastAPI, service: Service, feedback: Feedback) -> None:
     @app.get("/alerts")
     async def alerts() -> dict[str, Any]:
         watch = service.monitor
-        if watch is None:
-            raise ApiError(404, "not_found", "this server has no monitor (--no-monitor)")
+        if watch is None:  # --no-monitor
+            return {"object": "list", "data": [], "monitor": False}
         shifts = [shift.plain() for shift in watch.shifts.values()]
-        return {"object": "list", "data": watch.alerts.firing(), "windows": watch.windows,
-                "window": watch.size, "probe_nll": watch.probe_nll, "drift": shifts}  # fmt: skip
+        return {
+            "object": "list",
+            "data": watch.alerts.firing(),
+            "monitor": True,
+            "windows": watch.windows,
+            "window": watch.size,
+            "probe_nll": watch.probe_nll,
+            "drift": shifts,
+        }
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:

@@ -43,7 +43,7 @@ class _Plan:
 
 async def infill(service: Service, request: Request, body: InfillBody) -> Response:
     """Answer one request, whole or as a stream of llama.cpp's objects."""
-    plan = _plan(service, body, time.perf_counter())
+    plan = planned(service, body, time.perf_counter())
     choice = Choice()
     service.note(request, understood(body, seed=plan.task.seed), [choice])
     run = service.submit([plan.task], plan.arrived)
@@ -71,7 +71,8 @@ async def infill(service: Service, request: Request, body: InfillBody) -> Respon
         raise
 
 
-def _plan(service: Service, body: InfillBody, arrived: float) -> _Plan:
+def planned(service: Service, body: InfillBody, arrived: float) -> _Plan:
+    """Check a request and say what it asks of the engine. Raises ApiError."""
     tokens = service.fim("input_suffix")
     extra = body.input_extra or []
     if len(extra) > service.limits["extra"]:
