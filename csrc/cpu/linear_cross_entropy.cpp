@@ -36,12 +36,15 @@ Steps steps(const LinearCrossEntropyArgs* a, float* logits, int64_t r0, int64_t 
   View xs = matrix(offset(x, r0), x.dtype, x.strides[0], x.strides[1]);
   Steps s{};
   s.logits = args_of(l, xs, matrix(w.data, w.dtype, w.strides[1], w.strides[0]), n, a->V, a->cols, a->compute);
-  if (!a->dx.data) return s;
-  View dx = matrix(offset(a->dx, r0), a->dx.dtype, a->dx.strides[0], a->dx.strides[1], a->dx.accumulate);
-  View dw = matrix(a->dweight.data, DType::f32, a->dweight.strides[0], a->dweight.strides[1],
-                   r0 > 0 || a->dweight.accumulate);
-  s.dx = args_of(dx, l, matrix(w.data, w.dtype, w.strides[0], w.strides[1]), n, a->cols, a->V, a->compute);
-  s.dweight = args_of(dw, lt, xs, a->V, a->cols, n, a->compute);
+  if (a->dx.data) {
+    View dx = matrix(offset(a->dx, r0), a->dx.dtype, a->dx.strides[0], a->dx.strides[1], a->dx.accumulate);
+    s.dx = args_of(dx, l, matrix(w.data, w.dtype, w.strides[0], w.strides[1]), n, a->cols, a->V, a->compute);
+  }
+  if (a->dweight.data) {
+    View dw = matrix(a->dweight.data, DType::f32, a->dweight.strides[0], a->dweight.strides[1],
+                     r0 > 0 || a->dweight.accumulate);
+    s.dweight = args_of(dw, lt, xs, a->V, a->cols, n, a->compute);
+  }
   return s;
 }
 
@@ -56,7 +59,8 @@ int64_t own_bytes(const LinearCrossEntropyArgs* a) {
 int64_t linear_cross_entropy_workspace(const LinearCrossEntropyArgs* a, int32_t threads) {
   Steps s = steps(a, nullptr, 0, smaller(kLossRows, a->rows));
   int64_t most = matmul_workspace(&s.logits, threads);
-  if (a->dx.data) most = larger(most, larger(matmul_workspace(&s.dx, threads), matmul_workspace(&s.dweight, threads)));
+  if (a->dx.data) most = larger(most, matmul_workspace(&s.dx, threads));
+  if (a->dweight.data) most = larger(most, matmul_workspace(&s.dweight, threads));
   return own_bytes(a) + most;
 }
 
@@ -67,7 +71,7 @@ Status linear_cross_entropy(Context* ctx, const LinearCrossEntropyArgs* a) {
   Context sub = *ctx;
   sub.workspace = static_cast<char*>(ctx->workspace) + own_bytes(a);
   sub.workspace_bytes = ctx->workspace_bytes - own_bytes(a);
-  if (a->rows == 0 && a->dx.data) {  // a sum over nothing is zero, and a product over nothing says so
+  if (a->rows == 0 && a->dweight.data) {  // a sum over nothing is zero, and a product over nothing says so
     Steps s = steps(a, logits, 0, 0);
     return matmul(&sub, &s.dweight);
   }
@@ -83,11 +87,13 @@ Status linear_cross_entropy(Context* ctx, const LinearCrossEntropyArgs* a) {
     each.data = &scale;
     CrossEntropyForwardArgs f{losses, kept, chunk, targets, n, a->V, a->smoothing};
     if (Status e = cross_entropy_forward(&sub, &f); e != Status::ok) return e;
-    if (!a->dx.data) continue;
+    if (!a->dx.data && !a->dweight.data) continue;
     CrossEntropyBackwardArgs b{chunk, each, chunk, kept, targets, n, a->V, a->smoothing};
     if (Status e = cross_entropy_backward(&sub, &b); e != Status::ok) return e;
-    if (Status e = matmul(&sub, &s.dx); e != Status::ok) return e;
-    if (Status e = matmul(&sub, &s.dweight); e != Status::ok) return e;
+    if (a->dx.data)
+      if (Status e = matmul(&sub, &s.dx); e != Status::ok) return e;
+    if (a->dweight.data)
+      if (Status e = matmul(&sub, &s.dweight); e != Status::ok) return e;
   }
   return Status::ok;
 }

@@ -324,16 +324,20 @@ class Adjacent(Slot):
 
 def adjacent(members: Sequence[Parameter]) -> Tensor | None:
     """Matrices (n_i, k) that follow each other in memory as one (sum n_i, k), or None."""
+    frozen = not any(m.requires_grad for m in members)
     end = None
     for m in members:
-        if m.slot.array is None or (
-            end is not None and (m.array.data_ptr, m.slot.array.data_ptr) != end
-        ):
+        grad = None if frozen else m.slot.array
+        if not frozen and (grad is None or not m.requires_grad):
             return None
-        end = (m.array.data_ptr + m.array.nbytes, m.slot.array.data_ptr + m.array.nbytes)
+        start = m.array.data_ptr, grad.data_ptr if grad else 0
+        if end not in (None, start):
+            return None
+        end = start[0] + m.array.nbytes, grad.data_ptr + m.array.nbytes if grad else 0
     shape = (sum(m.shape[0] for m in members), members[0].shape[1])
-    out = Tensor(_C.span(members[0].array, shape), all(m.requires_grad for m in members))
-    out._slot = Adjacent(members, shape)
+    out = Tensor(_C.span(members[0].array, shape), not frozen)
+    if not frozen:
+        out._slot = Adjacent(members, shape)
     return out
 
 

@@ -94,8 +94,11 @@ def add_adapter(
         setattr(parent, attribute, LoraLinear(layer, rank, alpha, dropout, model.drop))
     model.flatten()
     transposed = any(isinstance(layer, Conv1D) for *_, layer in chosen)
-    model.adapter = Adapter(rank, alpha, dropout, wanted, tuple(saved), base, transposed)
-    return model.adapter
+    made = Adapter(
+        rank, float(alpha), dropout, tuple(sorted(wanted)), tuple(saved), base, transposed
+    )
+    model.adapter = made
+    return made
 
 
 def adapter_tensors(model: CausalLM) -> dict[str, npt.NDArray[np.float32]]:
@@ -139,8 +142,7 @@ def load_adapter(model: CausalLM, folder: Path | str) -> Adapter:
             raise ArtifactError(
                 f"{folder / WEIGHTS}: {name}: {error}; give the model it was trained on"
             ) from None
-    assert model.adapter is not None
-    return model.adapter
+    return adapter
 
 
 def read_adapter(folder: Path) -> Adapter:

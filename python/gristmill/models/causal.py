@@ -77,7 +77,7 @@ class CausalLM(Module):
         self.config = config
         self.compute = "float32"  # or "bfloat16": type of the inputs of products
         self.recompute = False  # keep only each block's input, compute the rest again in backward
-        self.adapter: Any = None  # models.adapters.Adapter where one was put in
+        self.adapter: Any = None  # a models.adapters.Adapter, once one was put in
         self.drop = Drop()  # off; the trainer turns it on for its passes
 
     # ---------------------------------------------------------------- by architecture

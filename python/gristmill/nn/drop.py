@@ -21,19 +21,25 @@ class Drop:
 
     def __init__(self) -> None:
         self.p, self.seed, self.number, self.place = 0.0, 0, 0, 0
+        self.active = False  # inside `on`, whatever p is
 
     @contextmanager
     def on(self, p: float, seed: int, number: int) -> Iterator[None]:
         """Zero elements with probability p in pass `number`, 0 <= p < 1, forward and backward."""
         self.p, self.seed, self.number, self.place = p, seed, number, 0
+        self.active = True
         try:
             yield
         finally:
-            self.p = 0.0
+            self.p, self.active = 0.0, False
 
     def __call__(self, x: Tensor) -> Tensor:
         """x, with the next mask of this pass where dropout is on."""
-        if self.p == 0.0:
+        return self.masked(x, self.p)
+
+    def masked(self, x: Tensor, p: float) -> Tensor:
+        """The same with a probability of its own."""
+        if p == 0.0 or not self.active:
             return x
         self.place += 1
-        return dropout(x, self.p, self.seed, self.number * PLACES + self.place)
+        return dropout(x, p, self.seed, self.number * PLACES + self.place)

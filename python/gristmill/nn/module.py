@@ -90,8 +90,12 @@ class Module:
         return self.train(False)
 
     def flatten(self) -> None:
-        """Move all parameters, and all gradients, into one buffer each: matrices, then vectors."""
-        ordered = sorted(self.parameters(), key=lambda p: p.ndim < 2)
+        """Move all parameters, and all gradients, into one buffer each: matrices, then vectors.
+
+        Frozen ones stay where they are, without gradient.
+        """
+        learning = (p for p in self.parameters() if p.requires_grad)
+        ordered = sorted(learning, key=lambda p: p.ndim < 2)
         total = sum(p.size for p in ordered)
         values, gradients = _C.empty((total,)), _C.empty((total,))
         start = 0

@@ -46,9 +46,9 @@ def linear_cross_entropy(
     the logits of a chunk of rows are there. Raises as cross_entropy does.
     """
     count = _cross_entropy.counted("linear_cross_entropy", x.shape[:-1], targets)
-    wanted = is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    dx = _C.empty(x.shape, x.dtype) if wanted else None
-    dweight = _C.empty(weight.shape) if wanted else None
+    on = is_grad_enabled()
+    dx = _C.empty(x.shape, x.dtype) if on and x.requires_grad else None
+    dweight = _C.empty(weight.shape) if on and weight.requires_grad else None
     losses = _losses(x, weight, targets, compute, 1.0 / count, dx, dweight, label_smoothing)
     out = _cross_entropy.mean_of(losses, count)
 

@@ -27,10 +27,10 @@ def reference_backward(dout: Floats, a: Floats, b: Floats) -> tuple[Floats, Floa
     return np.einsum("zmn,zkn->zmk", dout, b), np.einsum("zmk,zmn->zkn", a, dout)
 
 
-def _into(out: Array, a: Array, b: Array, compute: str) -> None:
+def into(out: Array, a: Array, b: Array, compute: str) -> None:
     """out = a b for (M, K) and (K, N) with any strides; a transposed out is computed as b^T a^T."""
     if out.strides[-1] != 1 and out.shape[-1] > 1:
-        out, a, b = _swapped(out), _swapped(b), _swapped(a)
+        out, a, b = swapped(out), swapped(b), swapped(a)
     _C.matmul(_lifted(out), _lifted(a), _lifted(b), compute)
 
 
@@ -38,7 +38,8 @@ def _lifted(x: Array) -> Array:
     return x.view((1, *x.shape), (0, *x.strides), 0)
 
 
-def _swapped(x: Array) -> Array:
+def swapped(x: Array) -> Array:
+    """The transpose, without a copy."""
     return x.view(x.shape[::-1], x.strides[::-1], 0)
 
 
@@ -59,18 +60,18 @@ def linear(
         raise ValueError(f"linear: bias {bias.shape} given, allowed is ({n},)")
     out = _C.empty((*x.shape[:-1], n), out_dtype or compute)
     flat, to = rows(x.array), rows(out)
-    _into(to, flat, _swapped(weight.array), compute)
+    into(to, flat, swapped(weight.array), compute)
     if bias is not None:
         _C.elementwise(to, to, bias.array.view(to.shape, (0, 1), 0), "add", 0.0)
 
     def backward(dout: Array, dx: Slot | None, dw: Slot | None, db: Slot | None = None) -> None:
         d = rows(dout)
         if dx is not None:
-            _into(rows(dx.out()), d, weight.array, compute)
+            into(rows(dx.out()), d, weight.array, compute)
         if dw is not None:
-            _into(dw.out(), _swapped(d), flat, compute)
+            into(dw.out(), swapped(d), flat, compute)
         if db is not None:
-            _C.reduce(db.out(), _swapped(d), "sum")
+            _C.reduce(db.out(), swapped(d), "sum")
 
     return record(out, (x, weight) if bias is None else (x, weight, bias), backward)
 
@@ -88,15 +89,15 @@ def matmul(a: Tensor, b: Tensor, compute: str = "float32") -> Tensor:
         )
     out = _C.empty((*a.shape[:-1], b.shape[-1]), a.dtype)
     for o, x, y in zip(_each(out), _each(a.array), _each(b.array), strict=True):
-        _into(o, x, y, compute)
+        into(o, x, y, compute)
 
     def backward(dout: Array, da: Slot | None, db: Slot | None) -> None:
         if da is not None:
             for o, d, y in zip(_each(da.out()), _each(dout), _each(b.array), strict=True):
-                _into(o, d, _swapped(y), compute)
+                into(o, d, swapped(y), compute)
         if db is not None:
             for o, x, d in zip(_each(db.out()), _each(a.array), _each(dout), strict=True):
-                _into(o, _swapped(x), d, compute)
+                into(o, swapped(x), d, compute)
 
     return record(out, (a, b), backward)
 

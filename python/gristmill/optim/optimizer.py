@@ -36,6 +36,8 @@ class Optimizer:
         self.lr, self.steps, self.scale = lr, 0, 1.0
         groups = list(params) if params and isinstance(params[0], dict) else [{"params": params}]
         self.groups = [(list(g["params"]), {**options, **_rest(g)}) for g in groups]
+        for members, _ in self.groups:  # a frozen one has no gradient and gets no state
+            members[:] = [p for p in members if p.requires_grad]
         if not any(members for members, _ in self.groups):
             raise ValueError("optimizer got no parameters")
         self._runs: list[_Run] = []

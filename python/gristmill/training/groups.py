@@ -21,7 +21,8 @@ def parameter_groups(
     """
     taken: dict[tuple[float, float], list[Parameter]] = {}
     used: set[str] = set()
-    for name, p in model.named_parameters():
+    learning = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    for name, p in learning:
         decay, scale = weight_decay if p.ndim >= 2 else 0.0, 1.0
         for group in groups:
             hit = [pattern for pattern in group["match"] if fnmatchcase(name, pattern)]
@@ -33,7 +34,7 @@ def parameter_groups(
         taken.setdefault((decay, scale), []).append(p)
     idle = [x for group in groups for x in group["match"] if x not in used]
     if idle:
-        names = [name for name, _ in model.named_parameters()]
+        names = [name for name, _ in learning]
         raise ValueError(
             f"train.group: {idle[0]!r} matches no parameter that an earlier group has not taken; "
             f"there are {', '.join(names[:3])} ... {names[-1]} (* stands for anything)"

@@ -19,6 +19,7 @@ from gristmill.artifacts import storage_errors
 from gristmill.checkpoint.folder import load_training
 from gristmill.data.counter import hash64
 from gristmill.errors import ArtifactError, TrainingError
+from gristmill.models.adapters import load_adapter, read_adapter
 from gristmill.models.causal import CausalLM
 from gristmill.models.loading import from_pretrained
 from gristmill.models.saving import recover, save_model
@@ -270,8 +271,11 @@ class Trainer:
                 f"{self.out / 'last'} was trained with other {', '.join(changed)}; "
                 "train into another folder"
             )
-        saved = from_pretrained(self.out / "last")
-        self.model.load_state_dict({n: p.numpy() for n, p in saved.named_parameters()})
+        if self.model.adapter is not None:  # model.safetensors has it merged, and rounded by that
+            self._resume_adapter(self.out / "last" / "adapter")
+        else:
+            saved = from_pretrained(self.out / "last")
+            self.model.load_state_dict({n: p.numpy() for n, p in saved.named_parameters()})
         self.optimizer.load_state_dict(
             {"steps": state["optimizer_steps"], "arrays": state["arrays"]}
         )
@@ -281,6 +285,14 @@ class Trainer:
         self.plateau.load_state_dict(state["plateau"])
         self._cut_metrics(int(state["step"]))
         return int(state["step"])
+
+    def _resume_adapter(self, folder: Path) -> None:
+        then, now = read_adapter(folder), self.model.adapter
+        if then != now:
+            raise ArtifactError(
+                f"{folder} was trained as {then}, now it is {now}; train into another folder"
+            )
+        load_adapter(self.model, folder)
 
     def _cut_metrics(self, steps: int) -> None:
         """Keep the rows before the checkpoint; the steps after it run again."""
