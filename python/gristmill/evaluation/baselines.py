@@ -36,13 +36,24 @@ class TextBaselines:
 
 
 def text_baselines(
-    train: Sequence[bytes], documents: Sequence[bytes], *, given_train: bool
+    train: Sequence[bytes],
+    documents: Sequence[bytes],
+    *,
+    given_train: bool,
+    counts: Sequence[npt.NDArray[np.bool_]] | None = None,
 ) -> TextBaselines:
-    """Measure `documents` after counting `train`; "xz given train" only where it is asked for."""
+    """Measure `documents` after counting `train`; "xz given train" only where it is asked for.
+
+    counts: per document which of its bytes are measured, given those before; then nothing is
+    measured of all documents together.
+    """
     known = list(_first(train, MOST_BYTES))
-    ngram = NGram(known).bits(documents)
-    whole = compression.whole(documents, train if given_train else None)
-    return TextBaselines(ngram, compression.per_file(documents), whole, sum(map(len, known)))
+    ngram = NGram(known).bits(documents, counts)
+    per_file = compression.per_file(documents, counts)
+    whole = {}
+    if counts is None:
+        whole = compression.whole(documents, train if given_train else None)
+    return TextBaselines(ngram, per_file, whole, sum(map(len, known)))
 
 
 def _first(documents: Sequence[bytes], most: int) -> Iterator[bytes]:

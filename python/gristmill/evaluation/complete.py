@@ -14,6 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from gristmill.data.document import is_python
 from gristmill.data.fim import FimTokens
@@ -66,14 +67,19 @@ class ModelCompleter:
 
     def pieces(self, prefix: str, suffix: str) -> Iterator[bytes]:
         """Yield the bytes of the likeliest id, again and again; ends at any special id."""
-        ids = self.prompts(prefix, suffix)
-        self.session.truncate(0)
-        logits = self.session.eval(ids)
-        for left in range(self.n_ctx - len(ids), -1, -1):
-            chosen = int(np.argmax(logits))
+        for chosen in self.after(self.prompts(prefix, suffix)):
             if chosen in self.ends:
                 return
             yield self.tokenizer.token_bytes(chosen)
+
+    def after(self, ids: Sequence[int] | npt.NDArray[np.integer]) -> Iterator[int]:
+        """Yield the likeliest id after `ids`, again and again, until the context is full."""
+        prompt = [int(i) for i in ids][: self.n_ctx]
+        self.session.truncate(0)
+        logits = self.session.eval(prompt)
+        for left in range(self.n_ctx - len(prompt), -1, -1):
+            chosen = int(np.argmax(logits))
+            yield chosen
             if left:
                 logits = self.session.eval([chosen])
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import numpy.typing as npt
 
 from gristmill.evaluation.bits import Bits
 
@@ -34,13 +35,39 @@ def xz_best(data: bytes) -> bytes:
     return lzma.compress(data, lzma.FORMAT_RAW, filters=chain)
 
 
-def per_file(documents: Sequence[bytes]) -> dict[str, Bits]:
-    """Return bits of every document compressed alone, for "bz2" and "xz"."""
-    sizes = np.array([len(d) for d in documents], np.int64)
+def per_file(
+    documents: Sequence[bytes], counts: Sequence[npt.NDArray[np.bool_]] | None = None
+) -> dict[str, Bits]:
+    """Return bits of every document compressed alone, for "bz2" and "xz".
+
+    counts: per document which of its bytes are measured: by how much each run of them makes the
+    compressed text before it longer; None: all.
+    """
+    if counts is None:
+        sizes = np.array([len(d) for d in documents], np.int64)
+        ends = [[(0, len(d))] for d in documents]
+    else:
+        sizes = np.array([int(own.sum()) for own in counts], np.int64)
+        ends = [_runs(own) for own in counts]
     return {
-        name: Bits(np.array([8.0 * len(compress(d)) for d in documents]), sizes)
+        name: Bits(
+            np.array([_size(compress, d, e) for d, e in zip(documents, ends, strict=True)]), sizes
+        )
         for name, compress in (("bz2", bz2_best), ("xz", xz_best))
     }
+
+
+def _runs(counts: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], counts, [False]]))).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def _size(compress: Compressor, document: bytes, runs: Sequence[tuple[int, int]]) -> float:
+    """Return the bits that some runs of a document add, each to the text before it."""
+    sizes = (
+        (len(compress(document[:b])), len(compress(document[:a])) if a else 0) for a, b in runs
+    )
+    return 8.0 * sum(after - before for after, before in sizes)
 
 
 def whole(documents: Sequence[bytes], train: Sequence[bytes] | None = None) -> dict[str, float]:

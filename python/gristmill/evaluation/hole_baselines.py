@@ -69,6 +69,13 @@ class CacheNGram:
             file = np.insert(file, at, chosen)
             at += 1
 
+    def after(self, ids: npt.NDArray[np.integer]) -> Iterator[int]:
+        """Yield the likeliest id after `ids`, again and again; ends at an unknown context."""
+        file = np.asarray(ids, np.int64)
+        while (chosen := self._next(file, len(file))) is not None:
+            yield chosen
+            file = np.append(file, chosen)
+
     def _next(self, file: Ids, at: int) -> int | None:
         """Return the likeliest id at position `at` of the file; the smallest where two are."""
         for length in range(min(self.longest, at), 0, -1):
