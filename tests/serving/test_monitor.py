@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -24,8 +25,11 @@ from serving_fake import VOCAB, fake_runtime
 
 from gristmill.checkpoint.reference import Meter, summary
 from gristmill.errors import ConfigError
+from gristmill.serving import drift
 from gristmill.serving import monitor as monitoring
 from gristmill.serving.alerts import Alerts, words
+from gristmill.serving.engine import Counters
+from gristmill.serving.metrics import Metrics
 from gristmill.serving.monitor import PROBE, Monitor
 
 
@@ -196,3 +200,23 @@ def test_options_that_exclude_each_other(tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=30, cwd=tmp_path, check=False,
     )  # fmt: skip
     assert done.returncode == 2 and "--no-monitor" in done.stderr
+
+
+def test_metrics_keep_prometheus_rules(watch: Monitor, engine: Any) -> None:
+    """`promtool check metrics`: names, units, help texts."""
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool (Debian's package prometheus) is not installed")
+    engine.counters = Counters()
+    watch.shifts["text.a"] = drift.Shift("text.a", 0.1, 0.1, 0.5, 1.0, 1.0, False)
+    watch.alerts.set("drift:text.a", True)
+    metrics = Metrics()
+    metrics.watch(engine, "model")
+    metrics.monitor(watch)
+    metrics.finished("/v1/completions", 200, 0.1)
+    metrics.voted("up")
+    metrics.rejected("queue_full")
+    done = subprocess.run(
+        [promtool, "check", "metrics"], input=metrics.text(), capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
