@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from gristmill.data.settings import AnnotateConfig, CleanConfig, CollectConfig, SplitConfig
 from gristmill.errors import ConfigError
@@ -65,6 +65,15 @@ with warnings.catch_warnings():  # the stage is called validate; pydantic's old 
         evaluate: EvaluateConfig = EvaluateConfig()
         deploy: DeployConfig = DeployConfig()
         serve: ServeConfig = ServeConfig()
+
+        @model_validator(mode="after")
+        def _consistent(self) -> Config:
+            if self.train.lora.rank and self.initialize.from_ is None:
+                raise ValueError(
+                    f"train.lora.rank = {self.train.lora.rank} given; adapters need the weights of "
+                    "a model: give initialize.from, or rank 0"
+                )
+            return self
 
 
 # ------------------------------------------------------------------------------- reading

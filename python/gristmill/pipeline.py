@@ -73,6 +73,7 @@ STAGES: tuple[Stage, ...] = (
             "train.recompute",
             "train.shards",
             "train.dropout",
+            "train.lora",
         ),
         given="shape",
     ),

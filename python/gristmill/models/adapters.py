@@ -24,7 +24,7 @@ from gristmill.nn.module import Conv1D, Linear, Module
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 TARGETS = {"llama": ("q_proj", "v_proj"), "gpt2": ("c_attn",)}  # peft's, by model_type
 ALL = "all-linear"
-PREFIX = "base_model.model."
+PREFIX, HEAD = "base_model.model.", "lm_head"
 # what peft can do besides, and the value at which it does not
 PLAIN = {
     "bias": ("none",), "use_dora": (False,), "rank_pattern": ({}, None),
@@ -82,8 +82,12 @@ def add_adapter(
             f"train.lora.targets: no layer is called {(idle or list(wanted))[0]!r}; allowed: "
             f"{', '.join(names)}, {ALL}"
         )
+    tied = model.config.tie_word_embeddings
+    if tied and any(model.ROLES.get(name) == "embedding" for name in saved):
+        saved = (*saved, HEAD)  # peft knows nothing of tied copies: it gets both
     parameters = list(model.named_parameters())
-    missing = [s for s in saved if not any(_named(n.rpartition(".")[0], s) for n, _ in parameters)]
+    modules = [name.rpartition(".")[0] for name, _ in parameters] + ([HEAD] if tied else [])
+    missing = [one for one in saved if not any(_named(name, one) for name in modules)]
     if missing:
         raise ConfigError(f"no module is called {missing[0]!r}, which shall learn as a whole")
     for name, p in parameters:
@@ -103,11 +107,14 @@ def add_adapter(
 
 def adapter_tensors(model: CausalLM) -> dict[str, npt.NDArray[np.float32]]:
     """Return what adapter_model.safetensors holds: all that learns, by peft's names."""
-    return {
+    found = {
         PREFIX + name: np.ascontiguousarray(p.numpy())
         for name, p in model.named_parameters()
         if p.requires_grad
     }
+    if HEAD in model.adapter.saved:
+        found[f"{PREFIX}{HEAD}.weight"] = np.ascontiguousarray(model.head.numpy())
+    return found
 
 
 def load_adapter(model: CausalLM, folder: Path | str) -> Adapter:
@@ -128,6 +135,8 @@ def load_adapter(model: CausalLM, folder: Path | str) -> Adapter:
         except ConfigError as error:
             raise ArtifactError(f"{folder} does not fit the model: {error}") from None
     state = read_tensors(folder / WEIGHTS)
+    if model.config.tie_word_embeddings:
+        state.pop(f"{PREFIX}{HEAD}.weight", None)
     mine = {PREFIX + n: p for n, p in model.named_parameters() if p.requires_grad}
     missing, unknown = sorted(mine.keys() - state.keys()), sorted(state.keys() - mine.keys())
     if missing or unknown:

@@ -25,6 +25,7 @@ BASELINES = {"id": "VARCHAR", "bytes": "BIGINT", "ngram": "DOUBLE", "bz2": "DOUB
 
 def run(ctx: StageContext) -> Result:
     """Write design.json, baselines.json and baselines.parquet (bits per document)."""
+    from gristmill.training.adapting import adapted_cost, has_new_tokens
     from gristmill.training.estimate import free_memory
 
     split, design = ctx.input("split"), ctx.config.design
@@ -32,6 +33,7 @@ def run(ctx: StageContext) -> Result:
     model = _model(ctx, tokenizer)
     t = ctx.config.train
     price = cost(model, design.context, design.batch, t.recompute, t.shards)
+    price = adapted_cost(price, model, t.lora, has_new_tokens(split))
     train, val = open_corpus(split / "train"), open_corpus(split / "val")
     free = free_memory()
     speed = _speed(ctx, model, price, train) if price.memory_bytes <= free else {}
@@ -72,6 +74,7 @@ def _model(ctx: StageContext, tokenizer: Tokenizer) -> dict[str, Any]:
 def _speed(ctx: StageContext, model: dict[str, Any], price: Cost, train: Corpus) -> dict[str, Any]:
     """Measure real steps on real batches; returns nothing where there is no room to."""
     from gristmill.models import build, config_from_dict
+    from gristmill.training.adapting import adapt, has_new_tokens
     from gristmill.training.estimate import measure_speed, peak_flops, resolve_dtype
     from gristmill.training.trainer import TrainerConfig
 
@@ -83,7 +86,9 @@ def _speed(ctx: StageContext, model: dict[str, Any], price: Cost, train: Corpus)
         dtype=dtype, accumulate=t.accumulate, recompute=t.recompute, shards=t.shards,
         dropout=t.dropout,
     )  # fmt: skip
-    speed = measure_speed(build(config_from_dict(model)), loader, short)
+    timed = build(config_from_dict(model))
+    adapt(timed, t.lora, has_new_tokens(ctx.input("split")), ctx.seed)
+    speed = measure_speed(timed, loader, short)
     peak = peak_flops(dtype)
     return {
         "seconds_per_step": speed.seconds_per_step,

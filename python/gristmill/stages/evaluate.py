@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gristmill.artifacts import Gate, Result, StageContext, write_json
@@ -22,6 +23,7 @@ from gristmill.evaluation.chosen import choose_documents, choose_holes
 from gristmill.evaluation.complete import Completion
 from gristmill.evaluation.contamination import RUN, SHARE, overlaps
 from gristmill.evaluation.corpus import Corpus, byte_lengths, open_corpus, texts
+from gristmill.evaluation.gain import Gain, gain
 from gristmill.evaluation.measured import BITS, DOCUMENTS, split_digest, write_measured
 
 MODEL = "model"
@@ -58,7 +60,8 @@ def run(ctx: StageContext) -> Result:
         [d.id for d in corpus.documents], ctx.config.evaluate.documents, ctx.seed
     )
     test = _Test(open_corpus(split / "train"), corpus, positions, Tokenizer.load(split))
-    bits = _bits(ctx, test)
+    bits = _bits(ctx, test, ctx.input("save") / "model")
+    change = _gain(ctx, test, bits)
     ctx.progress("baselines: n-gram, bz2, xz, xz given train")
     text = text_baselines(test.train.bytes(), corpus.bytes(positions), given_train=True)
     filled, passed = _fill(ctx, test)
@@ -78,6 +81,7 @@ def run(ctx: StageContext) -> Result:
         "holes_passed_over": passed,
         "contamination": {k: v for k, v in contamination.items() if k != "pairs"},
         "opened": opened,
+        **({"given": change.plain()} if change else {}),
     }
     write_json(ctx.out / "metrics.json", metrics)
     write_json(ctx.out / "slices.json", sliced)
@@ -89,7 +93,10 @@ def run(ctx: StageContext) -> Result:
     gates = _gates(ctx, figure, text, bits)
     saved = measured[MODEL][scores.ALL]["keystrokes_saved"]["value"] if measured[MODEL] else 0.0
     summary = f"{figure.value:.3f} b/B (n-gram {text.ngram.per_byte:.3f}), {saved:.1%} keys saved"
-    return Result(summary, gates, _report(metrics, sliced, measured, contamination))
+    report = _report(metrics, sliced, measured, contamination)
+    if change:
+        report["tables"].insert(0, change.table())
+    return Result(summary, gates, report)
 
 
 def _options(ctx: StageContext) -> dict[str, Any]:
@@ -97,10 +104,17 @@ def _options(ctx: StageContext) -> dict[str, Any]:
     return {"resamples": c.bootstrap, "confidence": c.confidence, "seed": ctx.seed}
 
 
-def _bits(ctx: StageContext, test: _Test) -> Bits:
+def _gain(ctx: StageContext, test: _Test, after: Bits) -> Gain | None:
+    """Return what training changed of given weights; None where they were drawn."""
+    if ctx.config.initialize.from_ is None:
+        return None
+    return gain(_bits(ctx, test, ctx.input("initialize") / "model"), after, **_options(ctx))
+
+
+def _bits(ctx: StageContext, test: _Test, folder: Path) -> Bits:
     from gristmill.models import from_pretrained
 
-    model = from_pretrained(ctx.input("save") / "model")
+    model = from_pretrained(folder)
     context = model.config.max_position_embeddings
     return bits_per_byte(
         model,

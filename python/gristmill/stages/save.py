@@ -5,6 +5,7 @@ Gate: the logits there are those of the model in training, to save.tolerance.
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ ROWS = 4  # of validation text on which both processes compute
 
 
 def run(ctx: StageContext) -> Result:
-    """Write model/ (weights, config, tokenizer, training/) and reload.json."""
+    """Write model/ (weights, config, tokenizer, training/), reload.json and a trained adapter/."""
     from gristmill.checkpoint.folder import load_training
     from gristmill.checkpoint.reload import logits, logits_in_fresh_process
     from gristmill.models import from_pretrained
@@ -30,6 +31,8 @@ def run(ctx: StageContext) -> Result:
     model = from_pretrained(trained)
     save_model(model, folder, load_training(trained))
     Tokenizer.load(split).save(folder)
+    if (trained / "adapter").is_dir():  # its weights are in model.safetensors already
+        shutil.copytree(trained / "adapter", ctx.out / "adapter")
     context = model.config.max_position_embeddings
     ids, _ = Loader(Shard.open(split / "val"), ROWS, context, ctx.seed).batch(0)
     ctx.progress("reading it back in a fresh process")

@@ -9,12 +9,15 @@ from __future__ import annotations
 import resource
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gristmill.artifacts import Gate, Result, StageContext, read_json, write_json
 from gristmill.data.loader import Loader
 from gristmill.data.shards import Shard
 from gristmill.data.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from gristmill.models import CausalLM
 
 POINTS = 400  # of a curve on the page
 
@@ -22,6 +25,7 @@ POINTS = 400  # of a curve on the page
 def run(ctx: StageContext) -> Result:
     """Write last/, best/, metrics.jsonl and time.json."""
     from gristmill.models import from_pretrained
+    from gristmill.training.adapting import adapt, has_new_tokens
     from gristmill.training.trainer import Trainer, TrainerConfig
 
     design = read_json(ctx.input("design") / "design.json")
@@ -40,6 +44,10 @@ def run(ctx: StageContext) -> Result:
     train, val = _loaders(ctx, design)
     _forget_peak()
     model = from_pretrained(ctx.input("initialize") / "model")
+    if ctx.config.initialize.from_:  # its loss is low before the first step
+        first = _loss(model, val, t.eval_batches)
+    new = has_new_tokens(ctx.input("split"))
+    adapt(model, t.lora, new, ctx.seed, None if new else ctx.config.initialize.from_)
     trainer = Trainer(model, train, val, config, ctx.out, on_step=_Meter(ctx, design))
     history = trainer.fit()
     trained = history.rows[-1]["step"] + 1
@@ -77,6 +85,16 @@ def _loaders(ctx: StageContext, design: dict[str, Any]) -> tuple[Loader, Loader]
         special=tokenizer.special, tokenizer=tokenizer,
     )  # fmt: skip
     return train, Loader(Shard.open(split / "val"), *size)
+
+
+def _loss(model: CausalLM, data: Loader, batches: int) -> float:
+    """Return the mean loss of the first batches, nats per token."""
+    total, count = 0.0, 0
+    for i in range(batches):
+        ids, targets = data.batch(i)
+        total += float(model.token_losses(ids, targets).astype("float64").sum())
+        count += int((targets >= 0).sum())
+    return total / count
 
 
 def _forget_peak() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from gristmill.artifacts import Gate, Result, StageContext, read_json, write_json
 from gristmill.data.holes import KINDS
-from gristmill.data.table import read_table
+from gristmill.data.table import read_table, write_table
 from gristmill.data.tokenizer import Tokenizer
 from gristmill.evaluation import overfit, scores
 from gristmill.evaluation.bits import Bits, bits_per_byte
@@ -22,24 +22,32 @@ from gristmill.evaluation.bootstrap import Interval, interval
 from gristmill.evaluation.candidates import Choice, choose
 from gristmill.evaluation.chosen import choose_bytes, choose_documents, choose_holes
 from gristmill.evaluation.corpus import Corpus, byte_lengths, open_corpus, texts
+from gristmill.evaluation.gain import Gain, gain
 
+BITS = {"id": "VARCHAR", "bytes": "BIGINT", "bits": "DOUBLE"}
 TRAIN_BYTES = 250_000  # of training files that are measured beside the validation files
 
 
 def run(ctx: StageContext) -> Result:
-    """Write verdict.json (the choice) and metrics.json."""
+    """Write verdict.json (the choice), bits.parquet (of its files) and metrics.json."""
     split, c = ctx.input("split"), ctx.config.validate
     tokenizer = Tokenizer.load(split)
     val = open_corpus(split / "val")
     chosen = choose_documents([d.id for d in val.documents], c.documents, ctx.seed)
     measured = {
-        name: _bits(ctx, name, val, chosen, tokenizer) for name in _distinct(ctx.input("train"))
+        name: _bits(ctx, ctx.input("train") / name, val, chosen, tokenizer)
+        for name in _distinct(ctx.input("train"))
     }
     choice = choose(measured, resamples=c.bootstrap, confidence=c.confidence, seed=ctx.seed)
     ngram = _ngram(ctx, [val.documents[i].id for i in chosen])
     verdict = _overfitting(ctx, choice, tokenizer)
     holes, passed = _holes(ctx, choice.name, val, chosen, tokenizer)
+    change = _gain(ctx, val, chosen, tokenizer, measured[choice.name])
     bits = choice.bits[choice.name]
+    found = measured[choice.name]
+    ids = (val.documents[i].id for i in chosen)
+    rows = zip(ids, found.bytes.tolist(), found.bits.tolist(), strict=True)
+    write_table(ctx.out / "bits.parquet", BITS, rows)
     write_json(ctx.out / "verdict.json", choice.plain() | {"overfitting": verdict.plain()})
     write_json(
         ctx.out / "metrics.json",
@@ -50,6 +58,7 @@ def run(ctx: StageContext) -> Result:
             "baselines": {"ngram": ngram.plain()},
             "holes": holes,
             "holes_passed_over": passed,
+            **({"given": change.plain()} if change else {}),
         },
     )
     gate = Gate(
@@ -57,7 +66,10 @@ def run(ctx: StageContext) -> Result:
         "metrics.json",
     )  # fmt: skip
     summary = f"{choice.name}, {bits.value:.3f} b/B (n-gram {ngram.value:.3f}), {verdict.kind}"
-    return Result(summary, [gate], _report(choice, ngram, verdict, holes, passed))
+    report = _report(choice, ngram, verdict, holes, passed)
+    if change:
+        report["tables"].insert(0, change.table())
+    return Result(summary, [gate], report)
 
 
 def _distinct(train: Path) -> list[str]:
@@ -66,12 +78,23 @@ def _distinct(train: Path) -> list[str]:
     return ["best"] if steps["best"] == steps["last"] else ["best", "last"]
 
 
+def _gain(
+    ctx: StageContext, val: Corpus, positions: Sequence[int], tokenizer: Tokenizer, after: Bits
+) -> Gain | None:
+    """Return what training changed of given weights; None where they were drawn."""
+    if ctx.config.initialize.from_ is None:
+        return None
+    c = ctx.config.validate
+    before = _bits(ctx, ctx.input("initialize") / "model", val, positions, tokenizer)
+    return gain(before, after, resamples=c.bootstrap, confidence=c.confidence, seed=ctx.seed)
+
+
 def _bits(
-    ctx: StageContext, name: str, corpus: Corpus, positions: Sequence[int], tokenizer: Tokenizer
+    ctx: StageContext, folder: Path, corpus: Corpus, positions: Sequence[int], tokenizer: Tokenizer
 ) -> Bits:
     from gristmill.models import from_pretrained
 
-    model = from_pretrained(ctx.input("train") / name)
+    model = from_pretrained(folder)
     context = model.config.max_position_embeddings
     return bits_per_byte(
         model,
@@ -79,7 +102,7 @@ def _bits(
         byte_lengths(tokenizer),
         context=context,
         stride=min(ctx.config.validate.stride, context),
-        progress=lambda share: ctx.progress(f"bits per byte of {name}: {share:.0%}"),
+        progress=lambda share: ctx.progress(f"bits per byte of {folder.name}: {share:.0%}"),
     )
 
 
@@ -98,7 +121,7 @@ def _overfitting(ctx: StageContext, choice: Choice, tokenizer: Tokenizer) -> ove
     train = open_corpus(ctx.input("split") / "train")
     sizes = [len(d.text.encode("utf-8")) for d in train.documents]
     few = choose_bytes([d.id for d in train.documents], sizes, TRAIN_BYTES, ctx.seed)
-    bits = _bits(ctx, choice.name, train, few, tokenizer)
+    bits = _bits(ctx, ctx.input("train") / choice.name, train, few, tokenizer)
     seen = interval(
         bits.bits, bits.bytes, resamples=c.bootstrap, confidence=c.confidence, seed=ctx.seed
     )

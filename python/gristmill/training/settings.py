@@ -113,9 +113,25 @@ class GroupConfig(Section):
     lr_scale: float = Field(default=1.0, ge=0.0, le=100.0, description="factor on the rate")
 
 
+class LoraConfig(Section):
+    """Adapters instead of all weights: needs a model to go on from."""
+
+    rank: int = Field(default=0, ge=0, le=1024, description="of the adapters; 0: train all weights")
+    alpha: float | None = Field(
+        default=None, gt=0.0, description="their products count alpha / rank; 2 x rank"
+    )
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        default=0.0, description="of what an adapter reads"
+    )
+    targets: list[str] = Field(
+        default=[], description='names of layers, or "all-linear"; as peft has it when left out'
+    )
+
+
 class TrainConfig(Section):
     """Optimizer, schedule and what is kept."""
 
+    lora: LoraConfig = LoraConfig()
     lr: float = Field(default=2e-3, gt=0.0, le=1.0, description="peak learning rate")
     schedule: Literal["constant", "linear", "cosine", "wsd", "plateau"] = Field(
         default="wsd", description="wsd: warm up, hold, decay; plateau: lower when val stands still"
