@@ -6,7 +6,8 @@ Each client sends streaming completions one after the other over raw sockets, so
 little beside the server it shares the machine with. Before anything is timed, every request is sent
 once alone; a timed answer that differs from it by one byte ends the benchmark. In turns with the
 server, the engine in this process gets the same requests from as many clients: what it generates is
-the ceiling of the server, and must be the same bytes.
+the ceiling of the server, and must be the same bytes. With --prompt-tokens N every request has a
+prompt of N ids of its own: nothing of it is cached, and ttft is the time to read it.
 
   ttft   arrival of the first text, from sending the request
   itl    time between two further frames of a stream
@@ -25,7 +26,7 @@ import sys
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -39,6 +40,7 @@ from gristmill.serving.decode import Finish, Piece, Task
 from gristmill.serving.engine import Engine, Failure
 from gristmill.serving.fim import with_bos
 from gristmill.serving.model import choose_context, find_model, load_runtime
+from gristmill.serving.runtime import ModelLike
 
 PROMPTS = (
     "def read_json(path):\n    ",
@@ -67,11 +69,12 @@ class Target:
     port: int
     key: str | None
     tokens: int
+    prompts: tuple[str | list[int], ...] = PROMPTS
 
     def body(self, number: int) -> dict[str, Any]:
         """Request number `number`: a prompt in turn, its own seed."""
         return {
-            "prompt": PROMPTS[number % len(PROMPTS)],
+            "prompt": self.prompts[number % len(self.prompts)],
             "max_tokens": self.tokens,
             "temperature": 0.8,
             "seed": number,
@@ -133,7 +136,9 @@ class Direct:
     def ask(self, number: int, expected: str) -> int:
         """Generate request `number`; its tokens. Raises RuntimeError for another text."""
         body, model = self.target.body(number), self.runtime.model
-        ids = with_bos(model, model.tokenize(body["prompt"].encode(), True))
+        ids = body["prompt"]
+        if isinstance(ids, str):
+            ids = with_bos(model, model.tokenize(ids.encode(), True))
         task = Task(
             tuple(ids), body["max_tokens"], temperature=body["temperature"], seed=body["seed"]
         )
@@ -208,6 +213,13 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98]}
 
 
+def long_prompts(model: ModelLike, length: int, count: int) -> tuple[list[int], ...]:
+    """`count` prompts of `length` ids of this file, each begun by another id."""
+    ids = model.tokenize(Path(__file__).read_bytes(), False)
+    ids = (ids * (length // len(ids) + 1))[: length - 1]
+    return tuple([number % model.vocab_size, *ids] for number in range(count))
+
+
 def served_digest(args: argparse.Namespace) -> str:
     """Digest of the model behind the URL."""
     headers = {"Authorization": f"Bearer {args.key}"} if args.key else {}
@@ -221,6 +233,9 @@ async def run(args: argparse.Namespace, receipt: Receipt) -> None:
     place = urlsplit(args.url)
     target = Target(place.hostname or "127.0.0.1", place.port or 80, args.key, args.tokens)
     model = find_model(args.model)
+    if args.prompt_tokens:
+        of = load_runtime(model).model
+        target = replace(target, prompts=long_prompts(of, args.prompt_tokens, args.requests))
     direct = Direct(model, target, args.slots)
     if direct.runtime.model.digest != served_digest(args):
         raise RuntimeError(f"{model} is not the file it serves; give that one with --model")
@@ -259,6 +274,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--slots", type=int, default=4, help="as the server's --limit slots=N")
     parser.add_argument("--tokens", type=int, default=32, help="max_tokens of each request")
+    parser.add_argument("--prompt-tokens", type=int, help="ids of each prompt (short texts)")
     parser.add_argument("--json", type=Path, help="write a receipt (bench/results/README.md)")
     args = parser.parse_args()
     settings = {k: v for k, v in vars(args).items() if k not in ("key", "model", "url")}
