@@ -54,6 +54,7 @@ VERBS: dict[str, Verb] = {
     "repro": Verb("run a run again and compare every bit", "verbs.repro"),
     "trace": Verb("where an answer, model, row or file comes from, and went", "verbs.trace"),
     "replay": Verb("answer a logged request again and compare every byte", "verbs.replay"),
+    "forget": Verb("what a source has reached; a run without it", "verbs.forget"),
     "doctor": Verb("what is active on this machine, and why", "verbs.doctor"),
 }
 

@@ -53,7 +53,7 @@ def write_source(folder: Path, files: int = 60) -> Path:
 def settings(source: Path, **tables: dict[str, Any]) -> Config:
     """The configuration of a tiny run of `source`."""
     given = {"use": "files", "path": str(source), "licence": "MIT", "why": "test", "name": "woods"}
-    raw = {"collect": {"source": [given]}, **SMALL}
+    raw: dict[str, Any] = {"collect": {"source": [given]}, **SMALL}
     for name, table in tables.items():
         raw[name] = {**raw.get(name, {}), **table}
     return config.check(raw, "tiny")

@@ -89,7 +89,7 @@ def select(
     if not files:
         return []
     listed = ", ".join(quote(path) for path in files)
-    wanted = ", ".join(("filename", *columns))
+    wanted = ", ".join(("filename", *columns))  # each row begins with its file
     query = (
         f"SELECT {wanted} FROM read_parquet([{listed}], filename = true, union_by_name = true) "
         f"WHERE {condition}"

@@ -281,8 +281,9 @@ def answer(id: str, records: Records) -> list[Block]:
     if votes:
         block.add("rating", votes.get("rating"))
         block.add("better text", _line(votes.get("ideal") or ""))
-    blocks = [block, *model(entry["model"], Path("model.gguf"), records)]
     runs = _runs_with(records, entry["model"])
+    file = runs[-1].folder / "11_deploy" / "model.gguf" if runs else Path("model.gguf")
+    blocks = [block, *model(entry["model"], file, records)]
     return [*blocks, nearest_block(entry["answer"], runs[-1])] if runs else blocks
 
 
