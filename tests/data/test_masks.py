@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gristmill.data.loader import IGNORED, Loader
 from gristmill.data.shards import Shard, write_shard
-from gristmill.errors import ArtifactError, DataError
+from gristmill.errors import ArtifactError, ConfigError, DataError
 
 # a conversation: (ids of a question, ids of its answer) in turns; the closing id 0 counts
 TURNS = st.lists(st.tuples(st.integers(1, 8), st.integers(1, 8)), min_size=1, max_size=3)
@@ -106,7 +106,7 @@ def test_what_cannot_be_laid(tmp_path: Path) -> None:
     shard = masked(tmp_path / "a", [[(3, 3)], [(9, 9)], [(7, 7)]])
     with pytest.raises(DataError, match=r"2 conversations are longer than the context of 14 .* 19"):
         Loader(shard, 1, 14, 0)
-    with pytest.raises(ValueError, match="fim_rate"):
+    with pytest.raises(ConfigError, match=r"train.fim_rate = 0.5 given for conversations"):
         Loader(shard, 1, 32, 0, 0.5, 0.5, dict.fromkeys(("<|fim_prefix|>",), 1))
     write_shard(tmp_path / "b", [[1, 2]], 10, [[False, False]])
     with pytest.raises(DataError, match="no token of any conversation counts"):

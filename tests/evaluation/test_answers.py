@@ -1,11 +1,10 @@
-"""Answers: questions come out of tokens and mask, overlap as defined, the nearest question's copy."""
+"""Answers: questions from tokens and mask, overlap as defined, the copy of the nearest answer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 pytest.importorskip("tokenizers")
@@ -114,7 +113,7 @@ def test_overlap(text: str, truth: str, value: float) -> None:
 
 
 def ask(asked: str, truth: str = "", document: str = "d") -> Question:
-    return Question(document, "p", np.zeros(1, np.int64), asked, truth)
+    return Question(document, "p", (0,), asked, truth)
 
 
 def test_the_nearest_question_shares_the_rarest_words() -> None:
@@ -132,7 +131,7 @@ class Says:
     def __init__(self, ids: list[int]) -> None:
         self.ids = ids
 
-    def after(self, ids: npt.NDArray[np.integer]) -> Iterator[int]:
+    def after(self, ids: Sequence[int]) -> Iterator[int]:
         yield from self.ids
 
 
@@ -148,7 +147,8 @@ def test_an_answer_ends_at_a_special_token_or_at_the_most(tokenizer: Tokenizer) 
 def test_the_ngram_goes_on(corpus: Corpus, tokenizer: Tokenizer) -> None:
     known = questions(corpus, range(3), tokenizer)
     writer = CacheNGram(corpus.shard.tokens, tokenizer)
-    assert answer(writer, known, tokenizer, 40)[1].text == "The miller grinds."
+    told = {done.text for done in answer(writer, known, tokenizer, 40)}
+    assert told < {q.truth for q in known}  # it sees the few ids that a prompt ends with
 
 
 def test_figures() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gristmill.artifacts import read_json
+from gristmill.artifacts import read_json, write_json
 from gristmill.data import chat
 from gristmill.data.chat_templates import TEMPLATES
 from gristmill.data.conversation import messages_of
@@ -95,6 +95,17 @@ def template_text(given: Path) -> str | None:
 def jinja_of(template: str) -> str:
     """Return the Jinja text of a template for our tokenizers, which put nothing before a text."""
     return TEMPLATES[template].jinja.replace("bos_token", "''")
+
+
+def write_template(folder: Path, template: str, tokenizer: Tokenizer) -> None:
+    """Write the template into a saved model: transformers renders by it, and ends where it ends."""
+    config = read_json(folder / "tokenizer_config.json")
+    write_json(folder / "tokenizer_config.json", config | {"chat_template": jinja_of(template)})
+    eos = tokenizer.names[EOS]
+    stops = [tokenizer.marks[stop] for stop in chat.stops_of(template, eos)]
+    generation = read_json(folder / "generation_config.json")
+    ends = stops if len(stops) > 1 else stops[0]
+    write_json(folder / "generation_config.json", generation | {"eos_token_id": ends})
 
 
 def encode(

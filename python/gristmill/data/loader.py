@@ -21,7 +21,7 @@ import numpy.typing as npt
 from gristmill.data import fim
 from gristmill.data.counter import hash64
 from gristmill.data.shards import Shard
-from gristmill.errors import DataError
+from gristmill.errors import ConfigError, DataError
 
 IGNORED = -100  # target that no loss is computed for
 _DOCUMENTS, _WINDOWS, _HOLES = 0, 1, 2  # streams of random numbers
@@ -51,7 +51,7 @@ class Loader:
         """Batches of (batch, context); holes need `special`, and `tokenizer` to cut at characters.
 
         Raises DataError for a shard without tokens or targets, or a conversation longer than the
-        context; ValueError for impossible sizes, and for holes in conversations.
+        context; ConfigError for holes in conversations, ValueError for impossible sizes.
         """
         if batch < 1 or context < 2:
             raise ValueError(f"batch {batch}, context {context} given; allowed: from 1, from 2")
@@ -179,7 +179,10 @@ class Loader:
 def _conversations(shard: Shard, context: int, fim_rate: float) -> npt.NDArray[np.int64]:
     """Return the documents in which something counts; raises for what cannot be laid whole."""
     if fim_rate:
-        raise ValueError(f"fim_rate {fim_rate} given for conversations, allowed: 0")
+        raise ConfigError(
+            f"train.fim_rate = {fim_rate:g} given for conversations, which have no holes; allowed: "
+            "0 (--set train.fim_rate=0)"
+        )
     lengths = np.diff(shard.offsets)
     if (lengths > context).any():
         raise DataError(

@@ -11,17 +11,21 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from gristmill.data.counter import string_hash
+from gristmill.data.table import write_table
 from gristmill.data.tokenizer import Tokenizer
 from gristmill.evaluation.bootstrap import interval
 from gristmill.evaluation.corpus import Corpus
 from gristmill.evaluation.scores import between
 
 NEAREST = "answer of the nearest question"
+COLUMNS = dict.fromkeys(("method", "document", "path", "asked", "truth", "answer"), "VARCHAR")
+COLUMNS |= {"exact": "BOOLEAN", "overlap": "DOUBLE"}
 _WORD = re.compile(r"\w+")
 
 
@@ -204,6 +208,17 @@ def table(measured: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def _cell(figure: Mapping[str, float | None] | None) -> str:
     return "–" if figure is None else f"{figure['value']:.3f} ({between(figure)})"
+
+
+def write(path: Path, done: Mapping[str, Sequence[Answer]]) -> None:
+    """Write every answer beside the true one; raises StorageError."""
+    rows = [
+        (name, a.question.document, a.question.path, a.question.asked, a.question.truth, a.text,
+         a.exact, a.overlap)
+        for name, some in done.items()
+        for a in some
+    ]  # fmt: skip
+    write_table(path, COLUMNS, rows)
 
 
 def samples(done: Sequence[Answer], n: int) -> list[dict[str, Any]]:

@@ -14,7 +14,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from gristmill.data.document import is_python
 from gristmill.data.fim import FimTokens
@@ -72,9 +71,9 @@ class ModelCompleter:
                 return
             yield self.tokenizer.token_bytes(chosen)
 
-    def after(self, ids: Sequence[int] | npt.NDArray[np.integer]) -> Iterator[int]:
+    def after(self, ids: Sequence[int]) -> Iterator[int]:
         """Yield the likeliest id after `ids`, again and again, until the context is full."""
-        prompt = [int(i) for i in ids][: self.n_ctx]
+        prompt = list(ids)[: self.n_ctx]
         self.session.truncate(0)
         logits = self.session.eval(prompt)
         for left in range(self.n_ctx - len(prompt), -1, -1):

@@ -6,7 +6,7 @@ and the training split. What they return is cut by the same rules.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Protocol
 
@@ -69,7 +69,7 @@ class CacheNGram:
             file = np.insert(file, at, chosen)
             at += 1
 
-    def after(self, ids: npt.NDArray[np.integer]) -> Iterator[int]:
+    def after(self, ids: Sequence[int]) -> Iterator[int]:
         """Yield the likeliest id after `ids`, again and again; ends at an unknown context."""
         file = np.asarray(ids, np.int64)
         while (chosen := self._next(file, len(file))) is not None:

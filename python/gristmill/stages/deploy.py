@@ -18,7 +18,9 @@ import numpy as np
 from gristmill.artifacts import Gate, Result, StageContext, read_json, sha256_file, write_json
 from gristmill.checkpoint import reference, selftest
 from gristmill.checkpoint.gguf import write_gguf
+from gristmill.data.chat_tokens import FACTS
 from gristmill.errors import ArtifactError
+from gristmill.serving.chat_format import JINJA_KEY, NAME_KEY
 from gristmill.serving.fim import ORDER, fim_tokens
 
 PROMPT, SUFFIX = 32, 16  # tokens
@@ -38,6 +40,7 @@ def run(ctx: StageContext) -> Result:
         "gristmill.lineage": json.dumps(_lineage(ctx), sort_keys=True),
         "gristmill.report": json.dumps(_test_report(ctx), sort_keys=True),
     }
+    facts |= _chat(ctx)
     holes = ctx.config.train.fim_rate > 0
     if holes:
         facts[ORDER] = "spm" if ctx.config.train.suffix_first else "psm"
@@ -68,6 +71,15 @@ def run(ctx: StageContext) -> Result:
     report = _report(config.dtype, size, digest, vectors, distributions, difference)
     report["numbers"]["fills in the middle"] = holes
     return Result(summary, gates, report)
+
+
+def _chat(ctx: StageContext) -> dict[str, str]:
+    """Name and Jinja text of the chat template; nothing where no conversations were learned."""
+    file = ctx.input("split") / FACTS
+    if not file.is_file():
+        return {}
+    chat = read_json(file)
+    return {NAME_KEY: chat["template"], JINJA_KEY: chat["jinja"]}
 
 
 def _lineage(ctx: StageContext) -> dict[str, Any]:

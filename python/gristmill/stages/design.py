@@ -40,10 +40,9 @@ def run(ctx: StageContext) -> Result:
     facts = _facts(ctx, model, price, speed)
     write_json(ctx.out / "design.json", facts | {"memory_free": free})
     ctx.progress("baselines: n-gram, bz2, xz")
-    text = text_baselines(train.bytes(), val.bytes(), given_train=False)
-    ctx.progress("baselines: completers of holes")
-    chosen, passed = choose_holes(val.documents, KINDS, HOLES, ctx.seed)
-    filled = hole_baselines(train.shard.tokens, tokenizer, chosen, texts(val.documents), MAX_TOKENS)
+    counts = val.byte_counts(range(len(val.documents)), tokenizer)
+    text = text_baselines(train.bytes(), val.bytes(), given_train=False, counts=counts)
+    filled, passed = _holes(ctx, train, val, tokenizer)
     holes = _write_baselines(ctx, val, text, filled, passed)
     gate = Gate(
         "memory to train, bytes",
@@ -126,6 +125,18 @@ def _facts(
         "seconds_predicted": seconds_for(steps, pace) if pace else None,
         **speed,
     }
+
+
+def _holes(
+    ctx: StageContext, train: Corpus, val: Corpus, tokenizer: Tokenizer
+) -> tuple[dict[str, list[Completion]], int]:
+    """Return what completers without a network write, and how many holes were passed over."""
+    if val.shard.mask is not None:  # conversations have no holes
+        return {}, 0
+    ctx.progress("baselines: completers of holes")
+    chosen, passed = choose_holes(val.documents, KINDS, HOLES, ctx.seed)
+    tokens, text = train.shard.tokens, texts(val.documents)
+    return hole_baselines(tokens, tokenizer, chosen, text, MAX_TOKENS), passed
 
 
 def _write_baselines(

@@ -14,8 +14,9 @@ from typing import Any
 from gristmill.artifacts import Gate, Result, StageContext, write_json
 from gristmill.data.table import write_table
 from gristmill.data.tokenizer import Tokenizer
-from gristmill.evaluation import scores, slices
+from gristmill.evaluation import answers, scores, slices
 from gristmill.evaluation.access import open_sealed
+from gristmill.evaluation.answers import Answer
 from gristmill.evaluation.baselines import TextBaselines, hole_baselines, text_baselines
 from gristmill.evaluation.bits import Bits, bits_per_byte
 from gristmill.evaluation.bootstrap import Interval, interval
@@ -24,6 +25,7 @@ from gristmill.evaluation.complete import Completion
 from gristmill.evaluation.contamination import RUN, SHARE, overlaps
 from gristmill.evaluation.corpus import Corpus, byte_lengths, open_corpus, texts
 from gristmill.evaluation.gain import Gain, gain
+from gristmill.evaluation.hole_baselines import CacheNGram
 from gristmill.evaluation.measured import BITS, DOCUMENTS, split_digest, write_measured
 
 MODEL = "model"
@@ -63,8 +65,12 @@ def run(ctx: StageContext) -> Result:
     bits = _bits(ctx, test, ctx.input("save") / "model")
     change = _gain(ctx, test, bits)
     ctx.progress("baselines: n-gram, bz2, xz, xz given train")
-    text = text_baselines(test.train.bytes(), corpus.bytes(positions), given_train=True)
+    counts = corpus.byte_counts(positions, test.tokenizer)
+    text = text_baselines(
+        test.train.bytes(), corpus.bytes(positions), given_train=True, counts=counts
+    )
     filled, passed = _fill(ctx, test)
+    answered = _answer(ctx, test)
     measured = {name: scores.by_kind(done, **_options(ctx)) for name, done in filled.items()}
     figure = interval(bits.bits, bits.bytes, **_options(ctx))
     sliced = _slices(ctx, test, bits, text, filled[MODEL])
@@ -82,17 +88,18 @@ def run(ctx: StageContext) -> Result:
         "contamination": {k: v for k, v in contamination.items() if k != "pairs"},
         "opened": opened,
         **({"given": change.plain()} if change else {}),
+        **({"answers": answers.measure(answered, **_options(ctx))} if answered else {}),
     }
     write_json(ctx.out / "metrics.json", metrics)
     write_json(ctx.out / "slices.json", sliced)
     write_json(ctx.out / "contamination.json", contamination)
-    write_json(ctx.out / "samples.json", _samples(ctx, test, filled[MODEL]))
+    shown = answers.samples(answered.get(MODEL, []), ctx.config.evaluate.samples)
+    write_json(ctx.out / "samples.json", shown or _samples(ctx, test, filled[MODEL]))
     columns = {BITS: bits, "ngram": text.ngram, **text.per_file}
     write_measured(ctx.out / DOCUMENTS, corpus.some(positions), columns)
     _write_holes(ctx, filled)
     gates = _gates(ctx, figure, text, bits)
-    saved = measured[MODEL][scores.ALL]["keystrokes_saved"]["value"] if measured[MODEL] else 0.0
-    summary = f"{figure.value:.3f} b/B (n-gram {text.ngram.per_byte:.3f}), {saved:.1%} keys saved"
+    summary = f"{figure.value:.3f} b/B (n-gram {text.ngram.per_byte:.3f}){_said(metrics)}"
     report = _report(metrics, sliced, measured, contamination)
     if change:
         report["tables"].insert(0, change.table())
@@ -122,6 +129,7 @@ def _bits(ctx: StageContext, test: _Test, folder: Path) -> Bits:
         byte_lengths(test.tokenizer),
         context=context,
         stride=min(ctx.config.evaluate.stride, context),
+        counts=test.corpus.counts(test.positions),
         progress=lambda share: ctx.progress(f"bits per byte: {share:.0%}"),
     )
 
@@ -136,6 +144,8 @@ def _fill(ctx: StageContext, test: _Test) -> tuple[dict[str, list[Completion]], 
     c = ctx.config.evaluate
     documents = test.corpus.some(test.positions)
     holes, passed = choose_holes(documents, c.kinds, c.holes, ctx.seed)
+    if test.corpus.shard.mask is not None or not holes:  # conversations have no holes
+        return {MODEL: []}, passed
     text = texts(documents)
     model = from_pretrained(ctx.input("save") / "model")
     done = complete(
@@ -149,6 +159,44 @@ def _fill(ctx: StageContext, test: _Test) -> tuple[dict[str, list[Completion]], 
     tokens = test.train.shard.tokens
     others = hole_baselines(tokens, test.tokenizer, holes, text, c.max_tokens)
     return {MODEL: done, **others}, passed
+
+
+def _answer(ctx: StageContext, test: _Test) -> dict[str, list[Answer]]:
+    """Return answers to held-out questions by method; nothing where there are no conversations."""
+    from gristmill.evaluation.complete import ModelCompleter
+    from gristmill.models import from_pretrained
+
+    if test.corpus.shard.mask is None or ctx.config.split.chat.loss != "answers":
+        return {}
+    c, tokens = ctx.config.evaluate, test.train.shard.tokens
+    asked = answers.questions(test.corpus, test.positions, test.tokenizer, c.answers, ctx.seed)
+    every = range(len(test.train.documents))
+    known = answers.questions(test.train, every, test.tokenizer)
+    model = ModelCompleter(
+        from_pretrained(ctx.input("save") / "model"), test.tokenizer, c.max_tokens
+    )
+
+    def tell(share: float) -> None:
+        ctx.progress(f"answers: {share:.0%}")
+
+    done = {MODEL: answers.answer(model, asked, test.tokenizer, c.max_tokens, tell)}
+    ngram = CacheNGram(tokens, test.tokenizer)
+    done["n-gram"] = answers.answer(ngram, asked, test.tokenizer, c.max_tokens)
+    done[answers.NEAREST] = answers.Nearest(known).answers(asked)
+    answers.write(ctx.out / "answers.parquet", done)
+    return done
+
+
+def _said(metrics: dict[str, Any]) -> str:
+    """Return what the summary says beside bits per byte."""
+    if "answers" in metrics:
+        overlap = metrics["answers"][MODEL]["overlap"]["value"]
+        nearest = metrics["answers"][answers.NEAREST]["overlap"]["value"]
+        return f", overlap {overlap:.2f} ({nearest:.2f})"
+    holes = metrics["holes"][MODEL]
+    if not holes:
+        return ""
+    return f", {holes[scores.ALL]['keystrokes_saved']['value']:.1%} keys saved"
 
 
 def _slices(
@@ -267,8 +315,11 @@ def _report(
             "y_label": "bits per byte",
             "series": [{"name": "test", "x": list(compared), "y": list(compared.values())}],
         },
-        _hole_plot(measured),
+        *([_hole_plot(measured)] if measured[MODEL] else []),
     ]  # fmt: skip
+    filled = [scores.table("Holes by kind, with intervals", measured)] if measured[MODEL] else []
+    if "answers" in metrics:
+        filled.append(answers.table(metrics["answers"]))
     return {
         "what": "Files the model has never seen: bits per byte by a sliding window, and holes it "
         "has to fill, beside methods without a network on the same files.",
@@ -277,7 +328,7 @@ def _report(
         "numbers": numbers,
         "plots": plots,
         "tables": [
-            scores.table("Holes by kind, with intervals", measured),
+            *filled,
             *(_slice_table(name, labels) for name, labels in sliced.items()),
             {
                 "title": f"In the training split too: {SHARE:.0%} or more in runs of {RUN} tokens",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from gristmill.artifacts import Gate, Result, StageContext, read_json, sha256_file, write_json
+from gristmill.data.chat_tokens import FACTS, write_template
 from gristmill.data.loader import Loader
 from gristmill.data.shards import Shard
 from gristmill.data.tokenizer import Tokenizer
@@ -30,7 +31,11 @@ def run(ctx: StageContext) -> Result:
     trained = ctx.input("train") / name
     model = from_pretrained(trained)
     save_model(model, folder, load_training(trained))
-    Tokenizer.load(split).save(folder)
+    tokenizer = Tokenizer.load(split)
+    tokenizer.save(folder)
+    if (split / FACTS).is_file():
+        template = read_json(split / FACTS)["template"]
+        write_template(folder, template, tokenizer)
     if (trained / "adapter").is_dir():  # its weights are in model.safetensors already
         shutil.copytree(trained / "adapter", ctx.out / "adapter")
     context = model.config.max_position_embeddings

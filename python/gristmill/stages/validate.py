@@ -102,6 +102,7 @@ def _bits(
         byte_lengths(tokenizer),
         context=context,
         stride=min(ctx.config.validate.stride, context),
+        counts=corpus.counts(positions),
         progress=lambda share: ctx.progress(f"bits per byte of {folder.name}: {share:.0%}"),
     )
 
@@ -140,6 +141,8 @@ def _holes(
 
     c = ctx.config.validate
     documents = val.some(positions)
+    if val.shard.mask is not None:  # conversations have no holes
+        return {}, 0
     holes, passed = choose_holes(documents, KINDS, c.holes, ctx.seed)
     model = from_pretrained(ctx.input("train") / name)
     done = complete(
