@@ -154,7 +154,7 @@ def test_long_names_lie_down() -> None:
 
 
 def test_wrong_plots_are_refused() -> None:
-    with pytest.raises(ValueError, match="'pie', allowed: line, bar, hist"):
+    with pytest.raises(ValueError, match="'pie', allowed: line, points, bar, hist"):
         draw({"title": "t", "kind": "pie", "series": []})
     with pytest.raises(ValueError, match="2 x and 1 y"):
         draw({"title": "t", "kind": "line", "series": [{"name": "a", "x": [1, 2], "y": [1]}]})

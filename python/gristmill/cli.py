@@ -48,6 +48,7 @@ VERBS: dict[str, Verb] = {
     "search": Verb("try settings from a space; chosen on validation", "verbs.search"),
     "compare": Verb("runs on the same test files: paired intervals, cost", "verbs.compare"),
     "promote": Verb("serve this run from now on, if its gates and self-test pass", "verbs.promote"),
+    "update": Verb("a successor from what changed, promoted if not worse", "verbs.update"),
     "generate": Verb("complete a text with a deployed model", "serving.generate"),
     "serve": Verb("serve a deployed model over HTTP", "serving.cli"),
     "verify": Verb("is this run, file or folder what was written?", "verbs.verify"),

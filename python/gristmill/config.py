@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import tomllib
 import types
@@ -17,7 +18,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from gristmill.data.settings import AnnotateConfig, CleanConfig, CollectConfig, SplitConfig
 from gristmill.errors import ConfigError
 from gristmill.evaluation.settings import EvaluateConfig
-from gristmill.serving.settings import DeployConfig, ServeConfig
+from gristmill.serving.settings import DeployConfig, ServeConfig, UpdateConfig
 from gristmill.settings import Section
 from gristmill.training.settings import DesignConfig, InitializeConfig, TrainConfig, ValidateConfig
 
@@ -74,6 +75,8 @@ with warnings.catch_warnings():  # the stage is called validate; pydantic's old 
                     "a model: give initialize.from, or rank 0"
                 )
             return self
+
+        update: UpdateConfig = UpdateConfig()
 
 
 # ------------------------------------------------------------------------------- reading
@@ -161,6 +164,14 @@ def check(raw: Mapping[str, Any], source: str) -> Config:
 def resolved(config: Config) -> dict[str, Any]:
     """Return every key with its value, defaults written out."""
     return config.model_dump(mode="json", by_alias=True)
+
+
+def changed(tables: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Return plain tables with some "a.b=value" applied; raises ConfigError for a bad one."""
+    raw = copy.deepcopy(dict(tables))
+    for override in overrides:
+        _override(raw, override)
+    return raw
 
 
 # ----------------------------------------------------------------------------- overriding

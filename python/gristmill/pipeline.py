@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gristmill.config import Config
 
 REPORT = "report.json"
+AFTER = ("serve", "update")  # what is done with a finished run is no part of it
 FORMAT = 1  # of run folders; part of every key
 
 
@@ -307,7 +308,7 @@ class Pipeline:
         """Return the identity of this run: everything known before it starts."""
         sources = {stage.name: keys.source_digests(stage.module) for stage in self.stages}
         first = self.done[0].manifest["key"]
-        config = {name: part for name, part in self.sections.items() if name != "serve"}
+        config = {name: part for name, part in self.sections.items() if name not in AFTER}
         return sha256_json([config, first, sources, keys.engine_digest(), keys.swapped_kernels()])
 
     def _link(self) -> tuple[Path, bool]:

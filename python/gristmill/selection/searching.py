@@ -25,7 +25,7 @@ from gristmill.config import Config
 from gristmill.data.document import read_documents
 from gristmill.errors import ConfigError, DataError, GristmillError, LockedError
 from gristmill.evaluation.measured import split_digest
-from gristmill.runs import STAGES, Store
+from gristmill.runs import Store, share_stages
 from gristmill.selection import sampling
 from gristmill.selection.space import Range, override
 from gristmill.selection.trial import Outcome, run_trial
@@ -97,7 +97,7 @@ def run_search(
     folder, store = search.folder(root), Store(root)
     store.create()
     with store.lock():  # nobody else writes to .stages, nor to the journal
-        _prepare(folder)
+        share_stages(folder, root)
         _wait(folder)
         study = open_study(folder, sampler)
         _check_identity(search, study, folder)
@@ -109,15 +109,6 @@ def run_search(
                     found.append(_run(search, study, number, folder, runner))
                 on_trial(found[-1], found)
     return found
-
-
-def _prepare(folder: Path) -> None:
-    """Make the folder; its stages are those of all runs."""
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        link = folder / STAGES
-        if not link.is_symlink():
-            link.symlink_to(Path("..") / ".." / STAGES)
 
 
 def _wait(folder: Path) -> None:
