@@ -127,6 +127,22 @@ class RowsSource(RowColumns):
     name: Name = Field(default="", description="of the source; empty: from its path")
 
 
+class DocstringsSource(RowColumns):
+    """The documentation in the library of the Python that runs gristmill.
+
+    content "text": docstrings by module, and pydoc's topics; "messages": questions and answers.
+    """
+
+    use: Literal["docstrings"] = Field(description="kind of source")
+    licence: Text = Field(description="licence of these files, PSF-2.0")
+    why: Text = Field(description="why they are collected")
+    tests: bool = Field(default=False, description="with the library's own tests")
+    id_column: str = Field(default="name", description="stands in the row's path")
+    suffix: str = Field(
+        default=".txt", pattern=r"^(\.\w{1,12})?$", description="ending of rows of text"
+    )
+
+
 class HttpSource(RowColumns):
     """Files by HTTP, downloaded once into a cache; each is read by its ending."""
 
@@ -191,7 +207,7 @@ def expand(pattern: str) -> list[str]:
 
 
 Source = Annotated[
-    FilesSource | StdlibSource | EnvironmentSource | RowsSource | HttpSource,
+    FilesSource | StdlibSource | EnvironmentSource | RowsSource | HttpSource | DocstringsSource,
     Field(discriminator="use"),
 ]
 

@@ -22,6 +22,7 @@ from typing import IO, Any, cast
 
 from gristmill.data import chat, licences
 from gristmill.data.collect_settings import RowColumns
+from gristmill.data.docstrings import read_docstrings
 from gristmill.data.document import MESSAGES
 from gristmill.data.reading import OPENERS, Unusable
 from gristmill.errors import DataError
@@ -65,7 +66,9 @@ def read_rows(
     Raises Unusable where the rest of the file cannot be read; DataError for a column that is not
     there, with those that are.
     """
-    readers = {"jsonl": _jsonl, "csv": _csv, "parquet": _parquet}
+    readers = {
+        "jsonl": _jsonl, "csv": _csv, "parquet": _parquet, "docstrings": _docstrings
+    }  # fmt: skip
     try:
         yield from readers[form](file, name, columns)
     except (EOFError, zlib.error, lzma.LZMAError, csv.Error) as error:
@@ -202,6 +205,12 @@ def _cells(
             yield reader.line_num, Unusable(f"not text in {encoding}", True)
         elif cells:
             yield reader.line_num, dict(zip(header, cells, strict=True))
+
+
+def _docstrings(
+    file: Path, name: str, columns: RowColumns
+) -> Iterator[tuple[int, Values | Unusable]]:
+    yield from read_docstrings(file, name, columns.content == "messages")
 
 
 # ----------------------------------------------------------------------------------- parquet

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from gristmill.data import environment, git
 from gristmill.data.collect_settings import (
+    DocstringsSource,
     EnvironmentSource,
     FilesSource,
     HttpSource,
@@ -124,9 +125,11 @@ def _free(base: str, taken: set[str]) -> str:
     return name
 
 
-def _one(source: FilesSource | StdlibSource | RowsSource) -> Listing:
+def _one(source: FilesSource | StdlibSource | RowsSource | DocstringsSource) -> Listing:
     if isinstance(source, StdlibSource):
         listing = _stdlib(source)
+    elif isinstance(source, DocstringsSource):
+        listing = _docstrings(source)
     elif isinstance(source, RowsSource):
         listing = _tables(source)
     else:
@@ -141,9 +144,11 @@ def _name(source: FilesSource | RowsSource) -> str:
     return source.name or Path(folder).expanduser().resolve().name or "files"
 
 
-def _nothing(source: FilesSource | StdlibSource | RowsSource, listing: Listing) -> str:
+def _nothing(
+    source: FilesSource | StdlibSource | RowsSource | DocstringsSource, listing: Listing
+) -> str:
     """Say why a source gave no file to read and what to do."""
-    where = str(listing.root) if isinstance(source, StdlibSource) else source.path
+    where = source.path if isinstance(source, FilesSource | RowsSource) else str(listing.root)
     text = f"source {listing.name}: no file to read in {where}"
     if listing.kind == "git" and not listing.skipped:
         return (
@@ -256,6 +261,16 @@ def _folder(source: FilesSource, name: str, root: Path, pattern: str) -> Listing
             listing.skip(candidate.path, reason)
         else:
             listing.candidates.append(candidate)
+    return listing
+
+
+def _docstrings(source: DocstringsSource) -> Listing:
+    """List the library's files: each gives a row per documented thing, or one of text."""
+    plain = StdlibSource(use="stdlib", licence=source.licence, why=source.why, tests=source.tests)
+    listing = _stdlib(plain)
+    listing.name, listing.kind, listing.source = "docstrings", "docstrings", source
+    listing.skipped = [replace(row, source="docstrings") for row in listing.skipped]
+    listing.candidates = [replace(c, form="docstrings") for c in listing.candidates]
     return listing
 
 
