@@ -28,7 +28,7 @@ LOG_FILE = Path("runs/.serve/requests.jsonl")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `gristmill serve`."""
-    parser.add_argument("model", nargs="?", help="GGUF file or run folder (the promoted, else latest)")
+    parser.add_argument("model", nargs="?", help="GGUF or run folder (the promoted, else latest)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="port (%(default)s)")
     parser.add_argument(

@@ -16,7 +16,7 @@ from .runtime import Runtime, Slot
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `gristmill generate`."""
-    parser.add_argument("model", nargs="?", help="GGUF file or run folder (the promoted, else latest)")
+    parser.add_argument("model", nargs="?", help="GGUF or run folder (the promoted, else latest)")
     parser.add_argument("-p", "--prompt", required=True, help="text to go on from; - reads stdin")
     parser.add_argument("--suffix", help="text after the gap: fill in the middle")
     parser.add_argument("-n", "--max-tokens", type=int, default=128, help="(%(default)s)")
