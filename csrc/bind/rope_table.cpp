@@ -12,7 +12,7 @@ GM_BIND(rope_table) {
         expect("rope_table", "cos", cos, {-1, -1}, {DType::f32});
         expect("rope_table", "sin", sin, cos.shape, {DType::f32});
         if (!cos.contiguous() || !sin.contiguous()) throw py::value_error("rope_table: cos and sin must be contiguous");
-        runtime::rope_table(static_cast<float>(theta), 2 * cos.shape[1], cos.shape[0],
+        runtime::rope_table(static_cast<float>(theta), nullptr, 2 * cos.shape[1], cos.shape[0],
                             static_cast<float*>(output("rope_table", cos).data),
                             static_cast<float*>(output("rope_table", sin).data));
       },

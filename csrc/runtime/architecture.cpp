@@ -108,8 +108,7 @@ bool read_config(const Gguf& file, Config* config, Error* error) {
   const TensorInfo* embedding = file.find_tensor(str("token_embd.weight"));
   if (embedding == nullptr) return fail(error, -1, "the file has no tensor token_embd.weight");
   Keys k{file, a.name, error};
-  if (!k.absent("rope.scaling.type") || !k.absent("expert_count") ||
-      file.find_tensor(str("rope_freqs.weight")) != nullptr)
+  if (!k.absent("rope.scaling.type") || !k.absent("expert_count"))
     return fail(error, -1, "this %s has scaled rotation or experts, which are not supported", a.name);
   int64_t rotated = 0, value_dim = 0;
   const bool sizes =

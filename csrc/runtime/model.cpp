@@ -75,11 +75,22 @@ bool Model::read_weights(Weights* w, Error* error) {
   if (!layers_.resize(c.n_layers)) return no_memory(error, "the layers");
   if (!w->take("token_embd", "weight", -1, c.vocab_size, C, &embedding, error)) return false;
   if (!c.architecture->rotary && !w->take("position_embd", "weight", -1, c.n_ctx, C, &positions, error)) return false;
+  if (c.architecture->rotary && w->has("rope_freqs", "weight", -1) && !read_factors(w, error)) return false;
   if (!take_norm(w, c, "output_norm", -1, &norm, error)) return false;
   head = embedding;
   if (w->has("output", "weight", -1) && !w->take("output", "weight", -1, c.vocab_size, C, &head, error)) return false;
   for (int64_t i = 0; i < c.n_layers; ++i)
     if (!read_layer(w, i, error)) return false;
+  return true;
+}
+
+bool Model::read_factors(Weights* w, Error* error) {
+  if (!w->take("rope_freqs", "weight", -1, 0, config_.head_dim / 2, &rope_factors, error)) return false;
+  const auto* factors = static_cast<const float*>(rope_factors.data);
+  for (int64_t i = 0; i < config_.head_dim / 2; ++i)
+    if (!(factors[i] >= 1.0f) || factors[i] > 1e6f)
+      return fail(error, -1, "rope_freqs.weight has %g, numbers from 1 to 1e6 are allowed",
+                  static_cast<double>(factors[i]));
   return true;
 }
 

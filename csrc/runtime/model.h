@@ -37,11 +37,13 @@ class Model {
   const Tokenizer& tokenizer() const { return tokenizer_; }
   const Array<Layer>& layers() const { return layers_; }
   View embedding{}, positions{}, head{};  // (V, C), (n_ctx, C) or null, (V, C)
+  View rope_factors{};                    // (D/2) or null
   Norm norm{};
 
  private:
   bool load(Error* error);
   bool read_weights(Weights* weights, Error* error);
+  bool read_factors(Weights* weights, Error* error);
   bool read_layer(Weights* weights, int64_t i, Error* error);
 
   Config config_;

@@ -45,10 +45,11 @@ void cos_sin(double x, double* c, double* s) {  // x >= 0
 
 }  // namespace
 
-void rope_table(float theta, int64_t D, int64_t positions, float* cos, float* sin) {
+void rope_table(float theta, const float* factors, int64_t D, int64_t positions, float* cos, float* sin) {
   const double log_theta = natural_log(static_cast<double>(theta));
   for (int64_t i = 0; i < D / 2; ++i) {
-    const double frequency = exponential(-2.0 * static_cast<double>(i) / static_cast<double>(D) * log_theta);
+    const double factor = factors == nullptr ? 1.0 : static_cast<double>(factors[i]);
+    const double frequency = exponential(-2.0 * static_cast<double>(i) / static_cast<double>(D) * log_theta) / factor;
     for (int64_t p = 0; p < positions; ++p) {
       double c = 0.0, s = 0.0;
       cos_sin(static_cast<double>(p) * frequency, &c, &s);

@@ -6,7 +6,7 @@
 namespace gristmill::runtime {
 
 // Fills cos and sin, each (positions, D/2) f32. Computed in double by +, -, *, / alone: libm's last bit differs between
-// systems.
-void rope_table(float theta, int64_t D, int64_t positions, float* cos, float* sin);
+// systems. factors (D/2) or null: every frequency is divided by its own (Llama 3's long context).
+void rope_table(float theta, const float* factors, int64_t D, int64_t positions, float* cos, float* sin);
 
 }  // namespace gristmill::runtime

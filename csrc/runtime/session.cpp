@@ -59,7 +59,8 @@ bool Session::init(const Model* model, int64_t n_ctx, Error* error) {
   block_ = static_cast<uint8_t*>(p);
   Placer placer(block_);
   place(&placer, c);
-  if (c.architecture->rotary) rope_table(c.rope_theta, c.head_dim, n_ctx, cache_.cos, cache_.sin);
+  const auto* factors = static_cast<const float*>(model->rope_factors.data);
+  if (c.architecture->rotary) rope_table(c.rope_theta, factors, c.head_dim, n_ctx, cache_.cos, cache_.sin);
   return true;
 }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+import numpy.typing as npt
 
 
 def rewrite(
@@ -15,11 +16,13 @@ def rewrite(
     f16: bool = False,
     drop: str | None = None,
     pre: str | None = None,
+    factors: npt.NDArray[np.float32] | None = None,
 ) -> Path:
     """Copy the model without our keys.
 
     bos: ask for this id before every prompt; f16: matrices rounded to that type; drop: a key of the
-    tokenizer that is left out; pre: another name of its pieces.
+    tokenizer that is left out; pre: another name of its pieces; factors: of the rotation's
+    frequencies, as Llama 3.2 has them.
     """
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, reader.fields["general.architecture"].contents())
@@ -36,6 +39,8 @@ def rewrite(
         writer.add_bos_token_id(bos)
     if pre is not None:
         writer.add_tokenizer_pre(pre)
+    if factors is not None:
+        writer.add_tensor("rope_freqs.weight", factors)
     for t in reader.tensors:
         rounded = f16 and t.data.ndim > 1
         writer.add_tensor(t.name, t.data.astype(np.float16) if rounded else t.data.copy())

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rewritten import rewrite
 from test_pieces import VOCAB, crossing_tokenizer
 from tiny import Shape, write_folder, write_model
 from tiny_gpt2 import Gpt2Shape
@@ -82,6 +83,21 @@ def test_llama_cpp_agrees(shape: Shape, dtype: str, tmp_path: Path) -> None:
         assert max(differences) <= 1e-4
     else:
         assert np.sqrt(np.mean(np.square(differences))) <= 0.15
+
+
+def test_llama_cpp_agrees_on_scaled_rotation(tmp_path: Path) -> None:
+    """Llama 3.2's factors: frequencies divided by 1 to 32; without them logits are others."""
+    factors = np.array([1.0, 2.5, 8.0, 32.0], np.float32)
+    made = write_model(tmp_path, Shape())
+    path = rewrite(made, tmp_path / "scaled.gguf", factors=factors)
+    assert max(compare(path, CLOSE["f32"])) <= 1e-4
+    ids = list(range(40))
+    plain, scaled = (_C.Session(_C.Model(str(file), True), 64).eval(ids) for file in (made, path))
+    assert abs(plain - scaled).max() > 0.1
+    for wrong in (0.5, np.nan, np.inf, -1.0):
+        factors[2] = wrong
+        with pytest.raises(ValueError, match=r"rope_freqs\.weight has"):
+            _C.Model(str(rewrite(made, tmp_path / "wrong.gguf", factors=factors)), True)
 
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
