@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("pydantic")
 
-from gristmill.data import collecting, git, sources
+from gristmill.data import gathering, git, sources
 from gristmill.data.collect_settings import FilesSource, StdlibSource
 from gristmill.errors import ConfigError, DataError
 
@@ -157,7 +157,7 @@ def test_git_knows_the_files_and_their_times(tmp_path: Path) -> None:
     assert paths == [".gitignore", "a.py", "staged.py", "sub/b.py"]
     assert [s.reason for s in listing.skipped] == ["tracked, but not in the working tree"]
     assert listing.times == "disk"
-    assert collecting._commit_times(listing)["a.py"] == 2_000_000
+    assert gathering.commit_times(listing)["a.py"] == 2_000_000
     assert listing.times == "git"
     times = git.commit_times(tmp_path, paths)
     assert times == {".gitignore": 1_000_000, "a.py": 2_000_000, "sub/b.py": 1_000_000}
