@@ -12,6 +12,7 @@ from gristmill.data.chat import (
     Part,
     check,
     detect,
+    question_in,
     render,
     special_of,
     stops_of,
@@ -106,6 +107,19 @@ def test_parts_of_chatml() -> None:
         Part("<|im_end|>", True, True),
         Part("\n", False, False),
     ]
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_questions_without_the_words_of_the_template(name: str) -> None:
+    parts = render(say("why?", "so", "and  why\nelse?", "so too"), name, bos="")
+    asked, text = [], ""
+    for part in parts:
+        if part.counts:
+            asked += [text] if text else []
+            text = ""
+        elif not part.special:
+            text += part.text
+    assert [question_in(text, name) for text in asked] == ["why?", "and  why\nelse?"]
 
 
 def test_known_templates_are_found() -> None:

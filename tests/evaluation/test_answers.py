@@ -162,5 +162,5 @@ def test_figures() -> None:
     assert found["m"]["exact"]["low"] <= 0.5 <= found["m"]["exact"]["high"]
     shown = table(found)
     assert [row[:2] for row in shown["rows"]] == [["m", 8], ["none", 0]]
-    first = samples(done, 3)
-    assert [s["exact"] for s in first] == [True] * 3 and first[0]["prefix"] == "q\n"
+    first = samples(done, 3, "plain")
+    assert [s["exact"] for s in first] == [True] * 3 and first[0]["prefix"] == "q "

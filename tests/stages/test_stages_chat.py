@@ -139,7 +139,7 @@ def test_answers_are_measured_beside_others(done: Done) -> None:
     assert len(rows) == 15 and all(truth.startswith("The ") for _, truth, _ in rows)
     samples = read_json(folders["evaluate"] / "samples.json")
     assert len(samples) == 4 and {s["kind"] for s in samples} == {"answer"}
-    assert all("What is" in s["prefix"] for s in samples)
+    assert all(s["prefix"].startswith("What is ") and s["prefix"].endswith("? ") for s in samples)
     titles = [t["title"] for t in results["evaluate"].report["tables"]]
     assert "Answers, with intervals" in titles and not any("Holes" in t for t in titles)
     assert metrics["holes"] == {"model": {}}

@@ -312,3 +312,19 @@ def test_a_damaged_checkpoint_is_a_message(done: Done, tmp_path: Path) -> None:
     (broken / "model.safetensors").write_bytes(data[:-100])
     with pytest.raises(ArtifactError, match=r"fresh process.*model\.safetensors"):
         logits_in_fresh_process(broken, np.zeros((1, 4), np.int32))
+
+
+def test_without_holes_the_samples_go_on_with_texts(done: Done, tmp_path: Path) -> None:
+    folders, _ = done
+    inputs = {name: folders[name] for name in ("split", "save")}
+    section = CONFIG.evaluate.model_copy(update={"holes": 0})
+    result = run(
+        evaluate, tmp_path / "out", inputs, SimpleNamespace(**{**vars(CONFIG), "evaluate": section})
+    )
+    samples = read_json(tmp_path / "out" / "samples.json")
+    assert len(samples) == 5 and {s["kind"] for s in samples} == {"continuation"}
+    for s in samples:
+        text = file(int(s["path"][1:-3])).text
+        assert text.startswith(s["prefix"] + s["truth"]) and s["completion"]
+    assert "keys saved" not in result.summary
+    assert read_json(tmp_path / "out" / "metrics.json")["holes"] == {"model": {}}

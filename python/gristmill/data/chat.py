@@ -111,6 +111,23 @@ def stops_of(template: str, eos: str = END_OF_TEXT) -> tuple[str, ...]:
     return tuple(dict.fromkeys(eos if s == EOS else s for s in (*template_of(template).stop, EOS)))
 
 
+def question_in(text: str, template: str) -> str:
+    """Return what is asked in the text between two answers, the template's own words aside.
+
+    text: without special tokens. A system message before it stays.
+    """
+    chosen = template_of(template)
+    marks = re.compile("|".join(map(re.escape, (*chosen.special, BOS, EOS))))
+    before, _, after = chosen.user.partition("{}")
+    lead = marks.sub("", chosen.after + before)
+    tail = marks.sub("", after + chosen.prompt)
+    text = text.removesuffix(tail) if tail else text
+    for start in (lead, marks.sub("", before)):
+        if start and text.startswith(start):
+            return text.removeprefix(start).strip()
+    return text.strip()
+
+
 class _Writer:
     """Collects parts; marks are divided into text and special tokens, contents never are."""
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from gristmill.data.chat import question_in
 from gristmill.data.counter import string_hash
 from gristmill.data.table import write_table
 from gristmill.data.tokenizer import Tokenizer
@@ -221,13 +222,13 @@ def write(path: Path, done: Mapping[str, Sequence[Answer]]) -> None:
     write_table(path, COLUMNS, rows)
 
 
-def samples(done: Sequence[Answer], n: int) -> list[dict[str, Any]]:
+def samples(done: Sequence[Answer], n: int, template: str) -> list[dict[str, Any]]:
     """Return the first answers for people to read; not chosen by quality."""
     return [
         {
             "kind": "answer",
             "path": one.question.path,
-            "prefix": one.question.asked.strip() + "\n",
+            "prefix": question_in(one.question.asked, template) + " ",
             "suffix": "",
             "completion": one.text,
             "truth": one.question.truth,

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gristmill.artifacts import Gate, Result, StageContext, write_json
+from gristmill.artifacts import Gate, Result, StageContext, read_json, write_json
+from gristmill.data.chat_tokens import FACTS
 from gristmill.data.table import write_table
 from gristmill.data.tokenizer import Tokenizer
 from gristmill.evaluation import answers, scores, slices
@@ -23,6 +24,7 @@ from gristmill.evaluation.bootstrap import Interval, interval
 from gristmill.evaluation.chosen import choose_documents, choose_holes
 from gristmill.evaluation.complete import Completion
 from gristmill.evaluation.contamination import RUN, SHARE, overlaps
+from gristmill.evaluation.continuations import continuations
 from gristmill.evaluation.corpus import Corpus, byte_lengths, open_corpus, texts
 from gristmill.evaluation.gain import Gain, gain
 from gristmill.evaluation.hole_baselines import CacheNGram
@@ -93,8 +95,7 @@ def run(ctx: StageContext) -> Result:
     write_json(ctx.out / "metrics.json", metrics)
     write_json(ctx.out / "slices.json", sliced)
     write_json(ctx.out / "contamination.json", contamination)
-    shown = answers.samples(answered.get(MODEL, []), ctx.config.evaluate.samples)
-    write_json(ctx.out / "samples.json", shown or _samples(ctx, test, filled[MODEL]))
+    write_json(ctx.out / "samples.json", _shown(ctx, test, answered, filled[MODEL]))
     columns = {BITS: bits, "ngram": text.ngram, **text.per_file}
     write_measured(ctx.out / DOCUMENTS, corpus.some(positions), columns)
     _write_holes(ctx, filled)
@@ -234,6 +235,30 @@ def _contamination(test: _Test, bits: Bits) -> dict[str, Any]:
         "bits_per_byte_without": float(bits.bits[clean].sum() / rest) if rest else None,
         "pairs": sorted(pairs, key=lambda pair: (-pair["share"], pair["test"])),
     }
+
+
+def _shown(
+    ctx: StageContext,
+    test: _Test,
+    answered: dict[str, list[Answer]],
+    filled: list[Completion],
+) -> list[dict[str, Any]]:
+    """Return answers to read, or filled holes, or how texts go on where there are neither."""
+    from gristmill.evaluation.complete import ModelCompleter
+    from gristmill.models import from_pretrained
+
+    c = ctx.config.evaluate
+    if answered:
+        template = read_json(ctx.input("split") / FACTS)["template"]
+        return answers.samples(answered[MODEL], c.samples, template)
+    if filled or test.corpus.shard.mask is not None:
+        return _samples(ctx, test, filled)
+    model = from_pretrained(ctx.input("save") / "model")
+    writer = ModelCompleter(model, test.tokenizer, c.max_tokens)
+    n, context = min(c.samples, 12), model.config.max_position_embeddings
+    return continuations(
+        writer, test.corpus, test.positions, test.tokenizer, n, context, c.max_tokens
+    )
 
 
 def _samples(ctx: StageContext, test: _Test, done: Sequence[Completion]) -> list[dict[str, Any]]:
