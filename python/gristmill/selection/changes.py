@@ -82,7 +82,7 @@ def known_documents(runs: Iterable[Path], kept: set[str]) -> list[Document]:
 
 
 def _voted(document: Document) -> bool:
-    return document.source == VOTED or origin_path(document) == VOTE
+    return document.source == VOTED or origin_path(document).startswith(VOTE)
 
 
 @dataclass(frozen=True)
