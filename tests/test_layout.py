@@ -39,7 +39,7 @@ MISSING: set[str] = set()
 # Who may import whom: a module imports its own rank or a lower one.
 RANKS = (
     ("errors", "settings"),
-    ("artifacts", "machine", "_C"),
+    ("artifacts", "energy", "machine", "_C"),
     ("data", "backend"),
     ("autograd",),
     ("ops", "_tensor"),  # ops give tensors, and a tensor's methods are ops

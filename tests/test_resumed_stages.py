@@ -15,7 +15,7 @@ pytest.importorskip("pydantic")
 
 import fake_stages
 
-from gristmill import machine, pipeline, runs
+from gristmill import energy, pipeline, runs
 from gristmill.artifacts import (
     Result,
     StageContext,
@@ -58,7 +58,7 @@ def test_a_resumed_stage_counts_every_process(
 ) -> None:
     joules = iter(range(1, 100))
     monkeypatch.setattr(
-        machine.EnergyMeter, "stop", lambda self: {"joules": float(next(joules)), "why": "fake"}
+        energy.Meter, "stop", lambda self: {"joules": float(next(joules)), "why": "fake"}
     )
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
@@ -100,16 +100,17 @@ def test_half_written_records_are_swept(tmp_path: Path) -> None:
     ]
 
 
-def test_energy_that_one_process_could_not_read_is_unknown(
+def test_energy_is_estimated_where_that_of_one_process_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nothing = {"joules": None, "why": "no counters"}
-    monkeypatch.setattr(machine.EnergyMeter, "stop", lambda self: nothing)
+    guess = {"joules": 2.0, "estimated": True, "method": "estimate", "why": "guessed"}
+    known = {"joules": 5.0, "estimated": False, "method": "RAPL", "why": "measured"}
+    monkeypatch.setattr(energy.Meter, "stop", lambda self: guess)
     with pytest.raises(KeyboardInterrupt):
         train_of(tmp_path, killed).run()
-    monkeypatch.setattr(machine.EnergyMeter, "stop", lambda self: {"joules": 5.0, "why": "fake"})
-    energy = train_of(tmp_path, lambda ctx: None).run().done[-1].manifest["energy"]
-    assert energy == {"joules": None, "why": "not of every process: no counters"}
+    monkeypatch.setattr(energy.Meter, "stop", lambda self: known)
+    spent = train_of(tmp_path, lambda ctx: None).run().done[-1].manifest["energy"]
+    assert spent == {**guess, "joules": 7.0}
 
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])

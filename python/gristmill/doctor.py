@@ -11,7 +11,7 @@ import subprocess
 import sys
 from typing import Any
 
-from gristmill import machine
+from gristmill import energy, machine
 from gristmill.console import listing
 
 # extra -> import names of its packages
@@ -44,7 +44,7 @@ def _machine() -> list[tuple[str, str]]:
         ("gristmill", _installed_version()),
         ("python", f"{here['python']}  {sys.executable}"),
         ("machine", f"{here['processor']}, {here['cores']} cores, {memory}, {here['system']}"),
-        ("energy", machine.EnergyMeter().stop()["why"]),
+        ("energy", energy.Meter().stop()["why"]),
     ]
 
 

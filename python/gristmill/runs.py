@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gristmill import energy
 from gristmill.artifacts import (
     MANIFEST,
     TEMPORARY,
@@ -24,12 +25,10 @@ from gristmill.artifacts import (
     write_json,
 )
 from gristmill.errors import ArtifactError, LockedError, StorageError
-from gristmill.machine import EnergyMeter
 
 STAGES = ".stages"
 LATEST = "latest"
 SAVE_SECONDS = 10.0  # a file of 300 bytes, made durable
-_PART = "not of every process: "
 
 
 class Store:
@@ -162,18 +161,18 @@ class Work:
         self.here, self._path = here, _spent(partial)
         self.before: dict[str, Any] = read_json(self._path) if self._path.is_file() else {}
         self._begun = datetime.now(UTC).isoformat(timespec="seconds")
-        self._meter, self._started = EnergyMeter(), time.monotonic()
+        self._meter, self._started = energy.Meter(), time.monotonic()
         self._saved = self._started
 
     def facts(self) -> dict[str, Any]:
         """Return what the manifest says of it."""
         seconds = time.monotonic() - self._started + self.before.get("seconds", 0.0)
-        energy = self._meter.stop()
+        spent = self._meter.stop()
         return {
             "machine": self.here,
             "begun": self.before.get("begun", self._begun),
             "seconds": round(seconds, 3),
-            "energy": _sum(self.before["energy"], energy) if self.before else energy,
+            "energy": energy.total(self.before["energy"], spent) if self.before else spent,
         }
 
     @contextlib.contextmanager
@@ -198,15 +197,6 @@ def _spent(partial: Path) -> Path:
     return partial.with_name(f"{partial.name}.json")
 
 
-def _sum(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """Return the energy of earlier processes and this one; unknown if one of them is."""
-    for energy in (before, now):
-        if energy["joules"] is None:
-            why = str(energy["why"]).removeprefix(_PART)
-            return {"joules": None, "why": f"{_PART}{why}"}
-    return {**now, "joules": before["joules"] + now["joules"]}
-
-
 def _conflicts(folder: Path, links: dict[str, Path]) -> bool:
     for label, target in links.items():
         link = folder / label
@@ -224,15 +214,6 @@ def _link(link: Path, target: Path) -> None:
         temporary.unlink()
     temporary.symlink_to(target)
     os.replace(temporary, link)
-
-
-def share_stages(folder: Path, root: Path) -> None:
-    """Make a folder of runs below `root` whose stages are those of `root`."""
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        link = folder / STAGES
-        if not link.is_symlink():
-            link.symlink_to(Path(os.path.relpath(root / STAGES, folder)))
 
 
 def resolve_run(root: Path, name: str | None) -> Path:

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from gristmill import energy
 from gristmill.artifacts import MANIFEST, atomic_write, json_text, read_json
 from gristmill.reporting.plots import draw
 from gristmill.reporting.samples import sample_cards
@@ -105,9 +106,18 @@ def _header(name: str, record: Mapping[str, Any], manifests: Mapping[str, Any]) 
     title = html.escape(record["name"])
     return (
         f"<header><h1>{title}</h1><p class=soft>run <code>{html.escape(name)}</code> · "
-        f"{len(manifests)} stages, {_duration(seconds)} of work<br>"
+        f"{len(manifests)} stages, {_duration(seconds)} of work{_energy(manifests)}<br>"
         f"{html.escape(where)}</p></header>"
     )
+
+
+def _energy(manifests: Mapping[str, Any]) -> str:
+    """Return the energy of all stages; estimated where that of one is."""
+    spent = [manifest["energy"] for manifest in manifests.values()]
+    if not spent or any(one["joules"] is None for one in spent):
+        return ""
+    said = "estimated" if any(one.get("estimated") for one in spent) else "measured"
+    return f", {sum(one['joules'] for one in spent) / 3600:.3g} Wh ({said})"
 
 
 def _navigation(labels: Sequence[str], manifests: Mapping[str, Any]) -> str:
@@ -248,9 +258,7 @@ def _duration(seconds: float) -> str:
 
 
 def _origin(manifest: Mapping[str, Any]) -> str:
-    energy = manifest["energy"]
-    joules = energy["joules"]
-    spent = f"{joules / 3600:.2f} Wh" if joules is not None else f"energy unknown: {energy['why']}"
+    spent = energy.shown(manifest["energy"])
     files = [[name, entry["bytes"], entry["sha256"]] for name, entry in manifest["outputs"].items()]
     table = _table({"title": "Files", "columns": ["file", "bytes", "sha256"], "rows": files[:ROWS]})
     return (
