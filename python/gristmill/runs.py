@@ -216,6 +216,15 @@ def _link(link: Path, target: Path) -> None:
     os.replace(temporary, link)
 
 
+def share_stages(folder: Path, root: Path) -> None:
+    """Make a folder of runs below `root` whose stages are those of `root`."""
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        link = folder / STAGES
+        if not link.is_symlink():
+            link.symlink_to(Path(os.path.relpath(root / STAGES, folder)))
+
+
 def resolve_run(root: Path, name: str | None) -> Path:
     """Return a run folder by path or name, or the latest; raises ArtifactError with the choice."""
     candidates = [Path(name), root / name] if name else [root / LATEST]
