@@ -49,6 +49,7 @@ VERBS: dict[str, Verb] = {
     "compare": Verb("runs on the same test files: paired intervals, cost", "verbs.compare"),
     "promote": Verb("serve this run from now on, if its gates and self-test pass", "verbs.promote"),
     "update": Verb("a successor from what changed, promoted if not worse", "verbs.update"),
+    "merge": Verb("a model and an adapter as one model", "verbs.merge"),
     "generate": Verb("complete a text with a deployed model", "serving.generate"),
     "serve": Verb("serve a deployed model over HTTP", "serving.cli"),
     "verify": Verb("is this run, file or folder what was written?", "verbs.verify"),

@@ -72,7 +72,7 @@ def write_gguf(
     try:
         with storage_errors(path):
             _write(temporary, kind, config, vocabulary, tensors, dtype, extra or {})
-            _seal(temporary)
+            seal(temporary)
             temporary.replace(path)
             fsync_folder(path.parent)
     finally:
@@ -131,20 +131,25 @@ def _write(
         _add_tokenizer(writer, vocabulary, config)
         for key, value in extra.items():
             _add_extra(writer, key, value)
-        writer.add_string(HEADER_KEY, "0" * 64)
-        writer.add_array("gristmill.digest.names", list(stored))
-        writer.add_array(
-            "gristmill.digest.sha256",
-            [hashlib.sha256(t.tobytes()).hexdigest() for t in stored.values()],
-        )
-        for name, array in stored.items():
-            raw = gguf.GGMLQuantizationType.BF16 if array.dtype == np.uint8 else None
-            writer.add_tensor(name, array, raw_dtype=raw)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
+        finish(writer, stored)
     finally:
         writer.close()
+
+
+def finish(writer: Any, stored: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Add digests and tensors (bytes: bf16) to a writer that has all else, and write the file."""
+    writer.add_string(HEADER_KEY, "0" * 64)
+    writer.add_array("gristmill.digest.names", list(stored))
+    writer.add_array(
+        "gristmill.digest.sha256",
+        [hashlib.sha256(t.tobytes()).hexdigest() for t in stored.values()],
+    )
+    for name, array in stored.items():
+        bf16 = _gguf_package().GGMLQuantizationType.BF16
+        writer.add_tensor(name, array, raw_dtype=bf16 if array.dtype == np.uint8 else None)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
 
 
 def _add_config(writer: Any, kind: str, config: ModelConfig, dtype: str) -> None:
@@ -197,7 +202,7 @@ def _add_extra(writer: Any, key: str, value: str | Sequence[str]) -> None:
         writer.add_array(key, list(value))
 
 
-def _seal(path: Path) -> None:
+def seal(path: Path) -> None:
     """Write the digest of the metadata: sha256 up to the tensor data, its own digits as '0'."""
     try:
         reader = _gguf_package().GGUFReader(path)

@@ -6,6 +6,7 @@ import argparse
 import ipaddress
 import os
 import signal
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,9 @@ LOG_FILE = Path("runs/.serve/requests.jsonl")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `gristmill serve`."""
     parser.add_argument("model", nargs="?", help="GGUF or run folder (the promoted, else latest)")
+    parser.add_argument(
+        "--adapter", type=Path, metavar="FOLDER", help="LoRA adapter (of peft's format) to add"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="port (%(default)s)")
     parser.add_argument(
@@ -63,7 +67,14 @@ def run(args: argparse.Namespace) -> int:
         print(described())
         return 0
     path = find_model(args.model)
-    return serve_runtime(load_runtime(path), path, args)
+    if args.adapter is None:
+        return serve_runtime(load_runtime(path), path, args)
+    from gristmill.checkpoint.merging import merge_gguf
+
+    with tempfile.TemporaryDirectory(prefix="gristmill-serve-") as place:
+        merged = Path(place) / path.name
+        merge_gguf(path, args.adapter, merged)
+        return serve_runtime(load_runtime(merged), merged, args)
 
 
 def serve_runtime(runtime: Runtime, path: Path, args: argparse.Namespace) -> int:
