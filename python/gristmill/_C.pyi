@@ -58,9 +58,12 @@ class Model:
         """
         A model on live arrays under Hugging Face's names, without copy and without tokenizer.
         """
-    def __init__(self, path: str, verify: bool = True) -> None:
+    def __init__(
+        self, path: str, verify: bool = True, replaced: collections.abc.Mapping[str, Array] = {}
+    ) -> None:
         """
-        Maps a GGUF file; raises ValueError with reason and byte offset.
+        Maps a GGUF file; raises ValueError with reason and byte offset. replaced: arrays in place of the file's
+        tensors of these names (a merged adapter).
         """
     def detokenize(self, ids: collections.abc.Sequence[int]) -> bytes: ...
     def selftest(self) -> int:

@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gristmill.artifacts import fsync_folder, storage_errors
-from gristmill.checkpoint.gguf_names import BLOCK_NAMES as BLOCK_NAMES
 from gristmill.checkpoint.gguf_names import gguf_tensors
 from gristmill.checkpoint.vocabulary import Vocabulary, read_json
 from gristmill.checkpoint.vocabulary import read_vocabulary as read_vocabulary

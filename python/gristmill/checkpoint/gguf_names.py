@@ -6,7 +6,7 @@ permuted per head. GGUF `gpt2` keeps every matrix as (out, in), Hugging Face's C
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,6 @@ GPT2 = Names(
     ),
 )
 NAMES = {"llama": LLAMA, "gpt2": GPT2}
-BLOCK_NAMES = LLAMA.block
 
 
 def permute(weight: npt.NDArray[Any], heads: int) -> npt.NDArray[Any]:
@@ -84,11 +83,12 @@ def gguf_tensors(tensors: Mapping[str, npt.NDArray[np.float32]], config: Any, ki
         raise DataError(
             f"the weights do not match config.json: missing {missing[:3]}, unknown {unknown[:3]}"
         )
-    turn = _llama_turn(config) if kind == "llama" else _gpt2_turn
+    turn = turn_of(kind, config)
     return {theirs: turn(theirs, tensors[ours]) for ours, theirs in names.items()}
 
 
 def full_names(names: Names, layers: int, tied: bool) -> dict[str, str]:
+    """Every tensor of a model: Hugging Face's name to GGUF's."""
     modules = dict(names.outer)
     for i in range(layers):
         modules |= {f"{names.stack}.{i}.{a}": f"blk.{i}.{b}" for a, b in names.block.items()}
@@ -103,7 +103,12 @@ def full_names(names: Names, layers: int, tied: bool) -> dict[str, str]:
     return full
 
 
-def _llama_turn(config: Any) -> Any:
+def turn_of(kind: str, config: Any) -> Callable[[str, Any], Any]:
+    """Return what lays a tensor, given by GGUF's name, out as GGUF has it."""
+    return _llama_turn(config) if kind == "llama" else _gpt2_turn
+
+
+def _llama_turn(config: Any) -> Callable[[str, Any], Any]:
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
 
     def turn(name: str, weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -102,7 +102,7 @@ def read_tensors(path: Path, config: Any) -> dict[str, Floats]:
                 f"{path}: a {kind} of {layers} layers has no tensor {tensor.name}; "
                 "convert the model again"
             )
-        weight = _widen(path, tensor)
+        weight = widen(path, tensor)
         state[names[tensor.name]] = _turned(tensor.name, weight, kind, config)
     return state
 
@@ -116,7 +116,7 @@ def _turned(name: str, weight: Floats, kind: str, config: Any) -> Floats:
     return unpermute(weight, heads[part]) if part in heads else weight
 
 
-def _widen(path: Path, tensor: Any) -> Floats:
+def widen(path: Path, tensor: Any) -> Floats:
     import gguf
 
     kind = tensor.tensor_type.name
