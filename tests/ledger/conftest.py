@@ -11,18 +11,18 @@ pytest.importorskip("gristmill._C")
 for name in ("duckdb", "pydantic", "tokenizers", "gguf"):
     pytest.importorskip(name)
 
-import tiny_run  # noqa: E402
+import ledger_run  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_run.write_source(tmp_path_factory.mktemp("woods"))
+    return ledger_run.write_source(tmp_path_factory.mktemp("woods"))
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Path:
     """Folder of the run; its parent is the folder of runs."""
-    return tiny_run.run(tmp_path_factory.mktemp("ledger") / "runs", source)
+    return ledger_run.run(tmp_path_factory.mktemp("ledger") / "runs", source)
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import ledger_run
 import pytest
-import tiny_run
 
 from gristmill import registry
 from gristmill.artifacts import MANIFEST, read_json, sha256_file, write_json
@@ -122,12 +122,12 @@ def test_a_run_without_a_file_and_its_copy(
 
 
 def test_a_source_is_dropped_or_excluded(tmp_path: Path) -> None:
-    parts: Any = [tiny_run.write_source(tmp_path / name, 40) for name in ("first", "second")]
+    parts: Any = [ledger_run.write_source(tmp_path / name, 40) for name in ("first", "second")]
     for number, path in enumerate(sorted(parts[1].rglob("*.py"))):
-        path.write_text(tiny_run.text(1000 + number))
+        path.write_text(ledger_run.text(1000 + number))
     said = {"use": "files", "licence": "MIT", "why": "test", "git": False}
     sources = [{**said, "path": str(path), "name": path.name} for path in parts]
-    run = tiny_run.run(tmp_path / "runs", parts[0], collect={"source": sources})
+    run = ledger_run.run(tmp_path / "runs", parts[0], collect={"source": sources})
     found = affected("second", Records(tmp_path / "runs"))
     old, config = without(found)
     assert old.folder == run
@@ -162,7 +162,7 @@ def test_what_is_shared_with_a_sound_run_stays(copied: Path) -> None:
     """A run of the same sources without the file keeps its stages."""
     root, path = copied.parent, in_train(copied)
     place = Records(root).runs[0].sources["woods"]["path"]
-    raw = tiny_run.settings(Path(place), collect={"exclude": [f"woods/{path}"]})
+    raw = ledger_run.settings(Path(place), collect={"exclude": [f"woods/{path}"]})
     kept = Pipeline(raw, root, Options(until="split")).run().folder
     found = affected(path, Records(root))
     assert [run.name for run in found.runs] == [copied.name]
