@@ -42,28 +42,13 @@ py::object metadata(Model& m) {
   return m.metadata = all;
 }
 
-using Tensors = std::map<std::string, Array>;
-
-// The names belong to the map, which outlives the call; the memory of the arrays stays with the model.
-std::vector<runtime::NamedView> views_of(const Tensors& tensors, Model* m) {
-  std::vector<runtime::NamedView> views;
-  for (const auto& [name, array] : tensors) {
-    runtime::NamedView v{name.c_str(), view(array), static_cast<int32_t>(array.shape.size()), {}};
-    for (size_t i = 0; i < array.shape.size(); ++i) v.shape[i] = array.shape[i];
-    views.push_back(v);
-    m->keep.push_back(array.buffer);
-  }
-  return views;
-}
-
-std::shared_ptr<Model> open_model(const std::string& path, bool verify, const Tensors& replaced) {
+std::shared_ptr<Model> open_model(const std::string& path, bool verify) {
   auto m = std::make_shared<Model>();
-  const std::vector<runtime::NamedView> views = views_of(replaced, m.get());
   runtime::Error error;
   bool ok = false;
   {
     py::gil_scoped_release release;
-    ok = m->model.open(path.c_str(), verify, views.data(), static_cast<int64_t>(views.size()), &error);
+    ok = m->model.open(path.c_str(), verify, &error);
   }
   if (!ok) raise(error);
   return m;
@@ -101,10 +86,16 @@ runtime::Config config_from(const py::dict& config) {
   return c;
 }
 
-std::shared_ptr<Model> from_tensors(const py::dict& config, const Tensors& tensors) {
+std::shared_ptr<Model> from_tensors(const py::dict& config, const std::map<std::string, Array>& tensors) {
   const runtime::Config c = config_from(config);
   auto m = std::make_shared<Model>();
-  const std::vector<runtime::NamedView> views = views_of(tensors, m.get());
+  std::vector<runtime::NamedView> views;
+  for (const auto& [name, array] : tensors) {
+    runtime::NamedView v{name.c_str(), view(array), static_cast<int32_t>(array.shape.size()), {}};
+    for (size_t i = 0; i < array.shape.size(); ++i) v.shape[i] = array.shape[i];
+    views.push_back(v);
+    m->keep.push_back(array.buffer);
+  }
   runtime::Error error;
   if (!m->model.from_views(c, views.data(), static_cast<int64_t>(views.size()), &error)) raise(error);
   return m;
@@ -164,9 +155,8 @@ std::string architecture(const Model& m) { return m.model.config().architecture-
 
 GM_BIND(runtime) {
   py::class_<Model, std::shared_ptr<Model>>(m, "Model", "Weights and tokenizer of a GGUF file, or live tensors.")
-      .def(py::init(&open_model), py::arg("path"), py::arg("verify") = true, py::arg("replaced") = Tensors(),
-           "Maps a GGUF file; raises ValueError with reason and byte offset. replaced: arrays in place of the file's\n"
-           "tensors of these names (a merged adapter).")
+      .def(py::init(&open_model), py::arg("path"), py::arg("verify") = true,
+           "Maps a GGUF file; raises ValueError with reason and byte offset.")
       .def_static("from_tensors", &from_tensors, py::arg("config"), py::arg("tensors"),
                   "A model on live arrays under Hugging Face's names, without copy and without tokenizer.")
       .def_property_readonly("metadata", &metadata)

@@ -32,17 +32,13 @@ Linear from_row(Linear all, int64_t row) {
 
 }  // namespace
 
-bool Model::open(const char* path, bool verify, Error* error) { return open(path, verify, nullptr, 0, error); }
-
-bool Model::open(const char* path, bool verify, const NamedView* views, int64_t count, Error* error) {
-  return file_.open(path, verify, error) && load(views, count, error);
-}
+bool Model::open(const char* path, bool verify, Error* error) { return file_.open(path, verify, error) && load(error); }
 
 bool Model::open_memory(const void* data, int64_t bytes, bool verify, Error* error) {
-  return file_.open_memory(data, bytes, verify, error) && load(nullptr, 0, error);
+  return file_.open_memory(data, bytes, verify, error) && load(error);
 }
 
-bool Model::load(const NamedView* views, int64_t count, Error* error) {
+bool Model::load(Error* error) {
   const Value* v = file_.find("general.architecture");
   Str name;
   if (v == nullptr) return fail(error, -1, "the file has no general.architecture");
@@ -53,7 +49,7 @@ bool Model::load(const NamedView* views, int64_t count, Error* error) {
                 static_cast<int>(name.size < 40 ? name.size : 40), name.data == nullptr ? "" : name.data,
                 architecture_names());
   if (!read_config(file_, &config_, error)) return false;
-  Weights weights(*config_.architecture, file_, views, count, &widened_);
+  Weights weights(*config_.architecture, file_, &widened_);
   if (!weights.reserve(error) || !read_weights(&weights, error)) return false;
   if (weights.taken() != file_.tensors().size())
     return fail(error, -1, "the file has %lld tensors, a %s of %lld layers uses %lld: it is another architecture",

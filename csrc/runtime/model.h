@@ -29,8 +29,6 @@ class Model {
 
   [[nodiscard]] bool open(const char* path, bool verify, Error* error);
   [[nodiscard]] bool open_memory(const void* data, int64_t bytes, bool verify, Error* error);
-  // views: tensors by their names in the file that take the place of its own (a merged adapter); the caller keeps them.
-  [[nodiscard]] bool open(const char* path, bool verify, const NamedView* views, int64_t count, Error* error);
   // Live weights under Hugging Face's names; the caller keeps them. No tokenizer, no file.
   [[nodiscard]] bool from_views(const Config& config, const NamedView* views, int64_t count, Error* error);
 
@@ -43,7 +41,7 @@ class Model {
   Norm norm{};
 
  private:
-  bool load(const NamedView* views, int64_t count, Error* error);
+  bool load(Error* error);
   bool read_weights(Weights* weights, Error* error);
   bool read_factors(Weights* weights, Error* error);
   bool read_layer(Weights* weights, int64_t i, Error* error);

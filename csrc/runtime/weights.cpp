@@ -20,9 +20,6 @@ const NamedView* find_view(const NamedView* views, int64_t count, const char* na
 
 bool Weights::reserve(Error* error) {
   if (file_ == nullptr) return true;
-  for (int64_t i = 0; i < count_; ++i)
-    if (file_->find_tensor(str(views_[i].name)) == nullptr)
-      return fail(error, -1, "the file has no tensor %.64s to replace", views_[i].name);
   int64_t wide = 0;
   for (const TensorInfo& t : file_->tensors())
     if (to_widen(t)) wide += t.bytes / 2;
@@ -48,12 +45,13 @@ bool Weights::has(const char* stem, const char* suffix, int64_t layer) const {
 }
 
 bool Weights::find(const char* name, Found* found, Error* error) {
-  if (const NamedView* v = find_view(views_, count_, name); v != nullptr) {
+  if (file_ == nullptr) {
+    const NamedView* v = find_view(views_, count_, name);
+    if (v == nullptr) return fail(error, -1, "no tensor %s given", name);
     const bool two = v->n_dims == 2;
     *found = {v->view, v->n_dims, two ? v->shape[0] : 0, v->n_dims > 0 ? v->shape[v->n_dims - 1] : 0, -1};
     return true;
   }
-  if (file_ == nullptr) return fail(error, -1, "no tensor %s given", name);
   const TensorInfo* t = file_->find_tensor(str(name));
   if (t == nullptr) return fail(error, -1, "the file has no tensor %s", name);
   *found = {{}, t->n_dims, t->n_dims == 1 ? 0 : t->dims[1], t->dims[0], t->offset};

@@ -15,14 +15,12 @@ struct NamedView {
 
 class Weights {
  public:
-  // views: tensors by their names in the file that take the place of the file's own.
-  Weights(const Architecture& architecture, const Gguf& file, const NamedView* views, int64_t count,
-          Array<float>* widened)
-      : architecture_(architecture), file_(&file), views_(views), count_(count), widened_(widened) {}
+  Weights(const Architecture& architecture, const Gguf& file, Array<float>* widened)
+      : architecture_(architecture), file_(&file), widened_(widened) {}
   Weights(const Architecture& architecture, const NamedView* views, int64_t count)
       : architecture_(architecture), views_(views), count_(count) {}
 
-  [[nodiscard]] bool reserve(Error* error);  // memory for what is widened, names of views; before all others
+  [[nodiscard]] bool reserve(Error* error);  // memory for what is widened; before all others
 
   // The tensor STEM.SUFFIX of layer `layer` (-1: of the model). rows 0: a vector.
   [[nodiscard]] bool take(const char* stem, const char* suffix, int64_t layer, int64_t rows, int64_t columns,

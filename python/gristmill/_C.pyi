@@ -58,12 +58,9 @@ class Model:
         """
         A model on live arrays under Hugging Face's names, without copy and without tokenizer.
         """
-    def __init__(
-        self, path: str, verify: bool = True, replaced: collections.abc.Mapping[str, Array] = {}
-    ) -> None:
+    def __init__(self, path: str, verify: bool = True) -> None:
         """
-        Maps a GGUF file; raises ValueError with reason and byte offset. replaced: arrays in place of the file's
-        tensors of these names (a merged adapter).
+        Maps a GGUF file; raises ValueError with reason and byte offset.
         """
     def detokenize(self, ids: collections.abc.Sequence[int]) -> bytes: ...
     def selftest(self) -> int:
