@@ -10,6 +10,9 @@ import tokenizers
 from tiny_llama import small
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
+import gristmill as gm
+from gristmill.models import GPT2, GPT2Config
+
 TEXTS = ["def get_one(self):\n    return self.one\n" * 9, "class Two:\n    value = 2\n" * 9]
 STAR = ("<eos>", "<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>")
 
@@ -38,6 +41,23 @@ def foreign_folder(
     small(**{"vocab_size": rows or size, "eos_token_id": eos, **shape}).save_pretrained(folder)
     inner.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": names[0]}))
+    return folder
+
+
+def foreign_gpt2(folder: Path, names: tuple[str, ...] = STAR) -> Path:
+    """The same of kind gpt2, for 64 positions."""
+    foreign_folder(folder, names)
+    tokenizer = {n: (folder / n).read_bytes() for n in ("tokenizer.json", "tokenizer_config.json")}
+    config = json.loads((folder / "config.json").read_text())
+    gm.manual_seed(7)
+    GPT2(
+        GPT2Config(
+            vocab_size=config["vocab_size"], n_positions=64, n_embd=32, n_layer=2, n_head=2,
+            eos_token_id=config["eos_token_id"],
+        )
+    ).save_pretrained(folder)  # fmt: skip
+    for name, data in tokenizer.items():
+        (folder / name).write_bytes(data)
     return folder
 
 

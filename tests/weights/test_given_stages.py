@@ -15,11 +15,12 @@ pytest.importorskip("gguf")
 pytest.importorskip("duckdb")
 pytest.importorskip("pydantic")
 
-from foreign import STAR, TEXTS, foreign_folder, foreign_tokenizer
+from foreign import STAR, TEXTS, foreign_folder, foreign_gpt2, foreign_tokenizer
 
 import gristmill as gm
 from gristmill import config
 from gristmill.artifacts import StageContext, read_json, write_json
+from gristmill.config import SaveConfig
 from gristmill.data.adopting import adopt
 from gristmill.data.document import DOCUMENT_SCHEMA, Document
 from gristmill.data.loader import Loader
@@ -27,9 +28,11 @@ from gristmill.data.shards import Shard, write_shard
 from gristmill.data.table import write_table
 from gristmill.errors import ArtifactError, ConfigError
 from gristmill.models import from_pretrained
+from gristmill.models.adapters import load_adapter
 from gristmill.pipeline import STAGES, Pipeline, find_stage
-from gristmill.stages import design, initialize
-from gristmill.training.settings import DesignConfig, InitializeConfig, TrainConfig
+from gristmill.stages import design, initialize, save, train
+from gristmill.training.settings import DesignConfig, InitializeConfig, LoraConfig, TrainConfig
+from gristmill.training.shape import cost
 
 
 def document(number: int) -> Document:
@@ -78,12 +81,12 @@ def write_split(folder: Path, model: Path) -> Path:
     return folder
 
 
-def run(root: Path, model: Path) -> tuple[Path, Any]:
+def run(root: Path, model: Path, training: TrainConfig | None = None) -> tuple[Path, Any]:
     """Stages design and initialize; returns the folder and the result of the latter."""
     settings: Any = SimpleNamespace(
         design=DesignConfig(context=32, batch=4, steps=5),
         initialize=InitializeConfig(**{"from": str(model)}),
-        train=TrainConfig(),
+        train=training or TrainConfig(),
     )
     folders = {"split": write_split(root / "split", model)}
     for stage in (design, initialize):
@@ -142,6 +145,75 @@ def test_added_rows_are_the_mean_of_the_given(tmp_path: Path, tied: bool) -> Non
         off = np.abs(added - old.mean(0)) / old.std(0)
         assert 0 < off.max() < 1.6e-4
         assert len(np.unique(added, axis=0)) == 4
+
+
+def test_a_gpt2_keeps_its_first_positions(tmp_path: Path) -> None:
+    """Tokens added, context cut: what the given model says of its own tokens stays."""
+    model = foreign_gpt2(tmp_path / "m", names=("<eos>",))
+    root, _ = run(tmp_path, model)
+    facts = read_json(root / "initialize" / "matched.json")
+    changes = {entry["name"]: (entry["from"], entry["to"]) for entry in facts["resized"]}
+    assert changes == {
+        "transformer.wte.weight": ([281, 32], [285, 32]),
+        "transformer.wpe.weight": ([64, 32], [32, 32]),
+    }
+    ours, theirs = from_pretrained(root / "initialize" / "model"), from_pretrained(model)
+    ids = np.arange(60, 92)[None]
+    with gm.no_grad():
+        mine, given = ours(ids).numpy(), theirs(ids).numpy()
+    # the head's product is wider, which the sum of each of its columns does not see
+    assert np.array_equal(mine[..., :281], given)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_an_adapter_through_train_and_save(tmp_path: Path, kind: str) -> None:
+    """New tokens learn with it, since their rows are alike; design foresees what that costs."""
+    make = {"llama": foreign_folder, "gpt2": foreign_gpt2}[kind]
+    model = make(tmp_path / "m", names=("<eos>",))
+    lora = TrainConfig(
+        lora=LoraConfig(rank=4), lr=1e-2, eval_every=5, eval_batches=1, checkpoint_every=5
+    )
+    root, _ = run(tmp_path, model, lora)
+    folders = {name: root / name for name in ("split", "design", "initialize")}
+    write_json(root / "verdict.json", {"chosen": "last"})
+    folders["validate"] = root
+    settings: Any = SimpleNamespace(
+        initialize=InitializeConfig(**{"from": str(model)}), train=lora, save=SaveConfig()
+    )
+    for stage in (train, save):
+        name = stage.__name__.rsplit(".", 1)[-1]
+        folders[name] = root / name
+        folders[name].mkdir()
+        result = stage.run(StageContext(name, folders[name], folders, settings, 7))
+        assert all(gate.passed for gate in result.gates), result.gates
+    _check_learned(root, kind)
+    merged = from_pretrained(root / "initialize/model")
+    load_adapter(merged, root / "save/adapter")
+    ids = np.arange(60, 92)[None]
+    with gm.no_grad():
+        apart, together = merged(ids).numpy(), from_pretrained(root / "save/model")(ids).numpy()
+    # sums of at most 128 products in 2 layers: a thousand roundings of the largest value
+    assert np.abs(apart - together).max() <= 1000 * 2.0**-24 * np.abs(apart).max()
+    learning = sum(p.size for p in merged.parameters() if p.requires_grad)
+    facts = read_json(root / "design/design.json")
+    states = 4 * facts["parameters"] + 16 * learning
+    full = cost(facts["model"], 32, 4)
+    assert facts["memory_bytes"] - states == full.memory_bytes - 16 * full.parameters
+
+
+def _check_learned(root: Path, kind: str) -> None:
+    """What save wrote differs from what was given in the adapted layers and the embedding."""
+    before, after = (
+        dict(from_pretrained(root / name).named_parameters())
+        for name in ("initialize/model", "save/model")
+    )
+    changed = {n for n, p in after.items() if not np.array_equal(p.numpy(), before[n].numpy())}
+    table = {"llama": "model.embed_tokens.weight", "gpt2": "transformer.wte.weight"}[kind]
+    names = {"llama": ("q_proj", "v_proj"), "gpt2": ("c_attn",)}[kind]
+    adapted = {n for n in after if n.split(".")[-2] in names and n.endswith("weight")}
+    assert changed == {table} | adapted
+    saved = read_json(root / "save/adapter/adapter_config.json")["modules_to_save"]
+    assert set(saved) == {table.split(".")[-2], "lm_head"}
 
 
 def test_padding_rows_take_the_tokens(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("gguf")
 
-from foreign import TEXTS, foreign_folder
+from foreign import TEXTS, foreign_folder, foreign_gpt2
 
 import gristmill as gm
 from gristmill import _C
@@ -17,7 +17,7 @@ from gristmill.checkpoint.gguf import write_gguf
 from gristmill.checkpoint.merging import merge_gguf
 from gristmill.checkpoint.selftest import PROMPTS_KEY
 from gristmill.cli import main
-from gristmill.models import GPT2, GPT2Config, from_pretrained
+from gristmill.models import from_pretrained
 from gristmill.models.adapters import add_adapter
 from gristmill.models.saving import write_adapter
 from gristmill.nn.lora import lora_layers
@@ -28,17 +28,7 @@ IDS = np.array([[1, 5, 9, 60, 100, 200]], np.int32)
 @pytest.fixture(params=["llama", "gpt2"])
 def pair(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
     """A folder with its tokenizer, and an adapter that has learned something."""
-    folder = foreign_folder(tmp_path / "m")
-    if request.param == "gpt2":
-        tokenizer = {
-            n: (folder / n).read_bytes() for n in ("tokenizer.json", "tokenizer_config.json")
-        }
-        config = GPT2Config(
-            vocab_size=285, n_positions=64, n_embd=32, n_layer=2, n_head=2, eos_token_id=280
-        )
-        GPT2(config).save_pretrained(folder)
-        for name, data in tokenizer.items():
-            (folder / name).write_bytes(data)
+    folder = {"llama": foreign_folder, "gpt2": foreign_gpt2}[request.param](tmp_path / "m")
     model = from_pretrained(folder)
     add_adapter(model, 4, 8.0, targets=["all-linear"])
     rng = np.random.default_rng(5)

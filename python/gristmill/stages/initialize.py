@@ -78,7 +78,7 @@ def _fill(ctx: StageContext, model: CausalLM) -> dict[str, str]:
 def _gate(ctx: StageContext, loss: float, uniform: float) -> Gate:
     config = ctx.config.initialize
     if config.from_:
-        name = "loss at step 0, nats; bar: ln V, of a model that knows nothing"
+        name = "loss at step 0, nats (bar: ln V)"
         return Gate(name, loss, uniform, loss < uniform, "matched.json")
     off = abs(loss - uniform)
     name = "|loss at step 0 - ln V|, nats"
