@@ -49,7 +49,7 @@ RANKS = (
     ("config", "stages"),
     ("keys", "runs", "reporting"),
     ("pipeline",),
-    ("console", "plan", "doctor", "ledger", "selection"),
+    ("console", "plan", "doctor", "reacting", "ledger", "selection"),
     ("verbs",),
     ("cli",),
     ("__main__",),
