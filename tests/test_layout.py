@@ -45,7 +45,7 @@ RANKS = (
     ("ops", "_tensor"),  # ops give tensors, and a tensor's methods are ops
     ("nn", "optim"),
     ("models",),
-    ("training", "evaluation", "checkpoint", "serving", "lab", "registry"),
+    ("training", "evaluation", "checkpoint", "serving", "lab", "cards", "registry"),
     ("config", "stages"),
     ("keys", "runs", "reporting"),
     ("pipeline",),

@@ -57,6 +57,7 @@ VERBS: dict[str, Verb] = {
     "trace": Verb("where an answer, model, row or file comes from, and went", "verbs.trace"),
     "replay": Verb("answer a logged request again and compare every byte", "verbs.replay"),
     "forget": Verb("what a source has reached; a run without it", "verbs.forget"),
+    "card": Verb("write MODEL_CARD.md and DATASHEET.md of a run again", "verbs.card"),
     "doctor": Verb("what is active on this machine, and why", "verbs.doctor"),
 }
 

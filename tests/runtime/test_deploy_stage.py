@@ -58,7 +58,8 @@ def test_files_and_gates(dtype: str, inputs: dict[str, Path], tmp_path: Path) ->
     assert all(gate.passed for gate in result.gates), result.gates
     assert len(result.gates) == (2 if dtype == "f32" else 1)
     names = {p.name for p in out.iterdir()}
-    assert names == {"model.gguf", "selftest.json", "reference.json"}
+    cards = {"MODEL_CARD.md", "DATASHEET.md"}
+    assert names == {"model.gguf", "selftest.json", "reference.json"} | cards
     model = _C.Model(str(out / "model.gguf"), True)
     meta = model.metadata
     assert meta["general.name"] == "tiny"

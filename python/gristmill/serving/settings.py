@@ -22,6 +22,10 @@ class DeployConfig(Section):
     name: str | None = Field(
         default=None, description="name in the file; the project's when left out"
     )
+    licence: str = Field(
+        default="", description="of the weights, for the card; empty: that of the training files"
+    )
+    contact: str = Field(default="", description="who answers for the model, for the cards")
 
 
 class ServeConfig(Section):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gristmill.artifacts import Gate, Result, StageContext, read_json, sha256_file, write_json
+from gristmill.cards import Facts, write_cards
 from gristmill.checkpoint import reference, selftest
 from gristmill.checkpoint.gguf import write_gguf
 from gristmill.data.chat_tokens import FACTS
@@ -30,7 +31,7 @@ COMPARED = 64  # tokens on which file and saved model are compared
 
 
 def run(ctx: StageContext) -> Result:
-    """Write model.gguf, selftest.json and reference.json."""
+    """Write model.gguf, selftest.json, reference.json, MODEL_CARD.md and DATASHEET.md."""
     from gristmill import _C
 
     config = ctx.config.deploy
@@ -65,6 +66,7 @@ def run(ctx: StageContext) -> Result:
     compared, reason = selftest.check_in_fresh_process(path)
     digest = sha256_file(path)
     _write_records(ctx, digest, vectors, distributions, (compared, reason), difference)
+    write_cards(Facts(str(facts["general.name"]), {**ctx.inputs, "deploy": ctx.out}), ctx.out)
     gates = _gates(config.dtype, len(vectors), compared, reason, difference)
     size = path.stat().st_size
     summary = f"{size / 1e6:.1f} MB {config.dtype}, {compared} of {len(vectors)} self-tests pass"
