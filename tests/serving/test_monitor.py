@@ -129,6 +129,36 @@ def test_the_probe_finds_changed_weights(watch: Monitor, monkeypatch: pytest.Mon
     until(lambda: watch.alerts.firing() == [])
 
 
+def test_weights_that_are_no_numbers_any_more_are_told_as_all_else(
+    watch: Monitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JSON has no NaN: neither the file, nor /alerts, nor the thread may fail of it."""
+    until(lambda: watch.probes >= 1)
+    session: Any = watch._meter.session
+    monkeypatch.setattr(session, "eval_all", lambda ids: np.full((len(ids), VOCAB), np.nan))
+    until(lambda: (tmp_path / "alerts.jsonl").stat().st_size > 0)
+    (line,) = lines(tmp_path / "alerts.jsonl")
+    assert (line["alert"], line["value"]) == (PROBE, None) and "nan nats" in line["text"]
+    json.dumps(watch.alerts.firing(), allow_nan=False)
+    probes = watch.probes
+    until(lambda: watch.probes > probes)
+
+
+def test_what_breaks_the_monitor_is_an_alert_and_it_goes_on(
+    watch: Monitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(prompt: Any, answer: Any) -> Any:
+        raise RuntimeError("no memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(watch._meter, "features", broken)
+        watch.seen([1, 2, 3], [])
+        until(lambda: [a["alert"] for a in watch.alerts.firing()] == ["monitor"])
+    assert "RuntimeError: no memory" in watch.alerts.firing()[0]["text"]
+    watch.seen([1, 2, 3], [])
+    until(lambda: watch.measured == 1)
+
+
 def test_a_file_without_a_reference_is_served_unwatched(engine: Any) -> None:
     for damaged in ("{}", "[1", '{"a": {"n": 4, "edges": []}}'):
         engine.runtime.model.metadata["gristmill.reference"] = damaged

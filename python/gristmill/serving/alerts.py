@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import subprocess
 import threading
@@ -40,7 +41,11 @@ class Alerts:
         self._lock = threading.Lock()
 
     def set(self, name: str, firing: bool, **facts: Any) -> None:
-        """Say how it stands; `facts` (value, bar, text ...) are told with a change."""
+        """Say how it stands; `facts` (value, bar, text ...) are told with a change.
+
+        A number that JSON does not have (NaN of broken weights) is told as null.
+        """
+        facts = {k: None if _no_number(v) else v for k, v in facts.items()}
         with self._lock:
             if firing and name in self._firing:
                 self._firing[name] |= facts
@@ -83,6 +88,10 @@ class Alerts:
         if problem and self._log is not None:
             self._log.write({"time": round(time.time(), 3), "alert": line["alert"],
                              "state": "hook failed", "text": problem[:500]})  # fmt: skip
+
+
+def _no_number(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def words(command: str) -> list[str]:

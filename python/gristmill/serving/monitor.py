@@ -27,7 +27,7 @@ from .fim import fim_tokens
 
 KEPT = 512  # finished requests that wait to be measured
 REFERENCE = "gristmill.reference"
-PROBE = "quality_probe"
+PROBE, BROKEN = "quality_probe", "monitor"
 
 
 class Monitor:
@@ -81,13 +81,17 @@ class Monitor:
                 if self._stopping:
                     return
                 job = self._waiting.popleft() if self._waiting and self._idle() else None
-            if job is not None:
-                self._measure(*job)
-            elif time.monotonic() >= due and self._idle():
-                self._probe()
-                due = time.monotonic() + self._every
-            else:
-                time.sleep(0.01)  # the engine is at work
+            try:
+                if job is not None:
+                    self._measure(*job)
+                elif time.monotonic() >= due and self._idle():
+                    due = time.monotonic() + self._every
+                    self._probe()
+                else:
+                    time.sleep(0.01)  # the engine is at work
+            except Exception as error:  # nobody would miss a thread that died
+                text = f"the monitor failed, and goes on: {type(error).__name__}: {error}"
+                self.alerts.set(BROKEN, True, text=text)
 
     def _idle(self) -> bool:
         return not self._engine.running and not self._engine.queued
