@@ -11,6 +11,7 @@ multiply-adds of its products, from registers.
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -114,12 +115,38 @@ def verify(model: Any, ours: list[int], theirs: bytes, gaps: list[float]) -> int
     return len(ours)
 
 
+def together(model: Any, ids: list[int], count: int, tokens: int) -> Callable[[], float]:
+    """Seconds of `tokens` steps that write one token of each of `count` sequences; every last
+    logit is first compared, byte by byte, with that of the sequence alone."""
+    sessions = [_C.Session(model, len(ids) + tokens) for _ in range(count)]
+    for session in sessions:
+        session.eval(ids)
+
+    def run() -> float:
+        start = time.perf_counter()
+        for step in range(tokens):
+            _C.eval_batch(sessions, [[ids[(step + i) % len(ids)]] for i in range(count)])
+        seconds = time.perf_counter() - start
+        for session in sessions:
+            session.truncate(len(ids))
+        return seconds
+
+    logits = _C.eval_batch(sessions, [[ids[i % len(ids)]] for i in range(count)])
+    for i, session in enumerate(sessions):
+        session.truncate(len(ids))
+        if session.eval([ids[i % len(ids)]]).tobytes() != logits[i].tobytes():
+            raise SystemExit(f"sequence {i} of {count} has other logits than alone")
+        session.truncate(len(ids))
+    return run
+
+
 def main() -> None:
     """Verify, take turns, print medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("--prompt", type=int, default=128, help="tokens read")
     parser.add_argument("--tokens", type=int, default=64, help="tokens written")
+    parser.add_argument("--sequences", type=int, nargs="*", default=[1, 2, 4, 8])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path, help="write a receipt (bench/results/README.md)")
     args = parser.parse_args()
@@ -148,6 +175,11 @@ def main() -> None:
 
     take_turns("read", 1, len(ids))
     take_turns("write", args.tokens, args.tokens)
+    sides = {str(n): together(ours.model, ids, n, args.tokens) for n in args.sequences}
+    for n, seconds in interleave(sides, args.rounds).items() if sides else ():
+        rate = int(n) * args.tokens / statistics.median(seconds)
+        print(f"{n} sequences in a step: {rate:.0f} tokens/s", flush=True)
+        receipt.add({"op": "generate", "sequences": int(n), "tokens_per_second": rate})
 
 
 if __name__ == "__main__":
