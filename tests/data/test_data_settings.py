@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+import typing
 from importlib import resources
 from typing import Any
 
@@ -12,6 +13,13 @@ pytest.importorskip("pydantic")
 
 from pydantic import ValidationError
 
+from gristmill.data.collect_settings import (
+    EnvironmentSource,
+    HttpSource,
+    MixConfig,
+    RowsSource,
+    Source,
+)
 from gristmill.data.settings import AnnotateConfig, CleanConfig, CollectConfig, SplitConfig
 from gristmill.settings import Section
 
@@ -38,6 +46,14 @@ def test_defaults_are_the_recipe(name: str) -> None:
 def test_every_key_is_described(name: str) -> None:
     for key, field in SECTIONS[name].model_fields.items():
         assert field.description, f"{name}.{key}"
+
+
+def test_every_key_of_a_source_is_described() -> None:
+    sources = typing.get_args(typing.get_args(Source)[0])
+    assert {HttpSource, RowsSource, EnvironmentSource} <= set(sources)
+    for kind in (*sources, MixConfig):
+        for key, field in kind.model_fields.items():
+            assert field.description, f"{kind.__name__}.{key}"
 
 
 FILES = {"use": "files", "path": "x", "licence": "MIT", "why": "mine"}

@@ -229,6 +229,7 @@ def _parquet(file: Path, name: str, columns: RowColumns) -> Iterator[tuple[int, 
             there = [str(row[0]) for row in described if row[0] != "file_row_number"]
             _check_columns(name, there, wanted)
             names = ", ".join('"' + column.replace('"', '""') + '"' for column in wanted)
+            connection.execute("SET threads = 1")  # each thread holds a row group in memory
             found = connection.execute(f"SELECT file_row_number, {names} FROM {source}")
             while rows := found.fetchmany(_FETCH):
                 for number, *cells in rows:
