@@ -90,6 +90,15 @@ struct Keys {  // of one file and architecture
     return v == nullptr || (!v->is_array && file.as_int(*v, 0, &n) && n == 0) ||
            (file.as_string(*v, &s) && equal(s, str("none")));
   }
+  bool one(const char* name) {  // a factor that changes nothing, or none
+    const Value* v = find(name);
+    double x = 0.0;
+    return v == nullptr || (!v->is_array && file.as_double(*v, 0, &x) && (x == 0.0 || x == 1.0));
+  }
+  bool scaled_rotation() {  // as llama.cpp reads it: a factor without a type is linear
+    if (find("rope.scaling.type") != nullptr) return !absent("rope.scaling.type");
+    return !one("rope.scaling.factor") || !one("rope.scale_linear");
+  }
 };
 
 }  // namespace
@@ -108,7 +117,7 @@ bool read_config(const Gguf& file, Config* config, Error* error) {
   const TensorInfo* embedding = file.find_tensor(str("token_embd.weight"));
   if (embedding == nullptr) return fail(error, -1, "the file has no tensor token_embd.weight");
   Keys k{file, a.name, error};
-  if (!k.absent("rope.scaling.type") || !k.absent("expert_count"))
+  if (k.scaled_rotation() || !k.absent("expert_count"))
     return fail(error, -1, "this %s has scaled rotation or experts, which are not supported", a.name);
   int64_t rotated = 0, value_dim = 0;
   const bool sizes =

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import gguf
@@ -17,12 +18,13 @@ def rewrite(
     drop: str | None = None,
     pre: str | None = None,
     factors: npt.NDArray[np.float32] | None = None,
+    values: Mapping[str, str | float] | None = None,
 ) -> Path:
     """Copy the model without our keys.
 
     bos: ask for this id before every prompt; f16: matrices rounded to that type; drop: a key of the
     tokenizer that is left out; pre: another name of its pieces; factors: of the rotation's
-    frequencies, as Llama 3.2 has them.
+    frequencies, as Llama 3.2 has them; values: further keys, texts or numbers.
     """
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, reader.fields["general.architecture"].contents())
@@ -39,6 +41,11 @@ def rewrite(
         writer.add_bos_token_id(bos)
     if pre is not None:
         writer.add_tokenizer_pre(pre)
+    for key, value in (values or {}).items():
+        text = isinstance(value, str)
+        writer.add_key_value(
+            key, value, gguf.GGUFValueType.STRING if text else gguf.GGUFValueType.FLOAT32
+        )
     if factors is not None:
         writer.add_tensor("rope_freqs.weight", factors)
     for t in reader.tensors:

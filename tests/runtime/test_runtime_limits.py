@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from rewritten import rewrite
 from tiny import Shape, hf_config, random_tensors, write_model
 
 _C = pytest.importorskip("gristmill._C")
@@ -65,6 +66,26 @@ def test_a_configuration_out_of_range_is_refused(
 def test_the_last_allowed_number_runs(key: str, form: str, value: float, tmp_path: Path) -> None:
     model = _C.Model(str(patched(tmp_path, key, form, value)), False)
     assert np.isfinite(_C.Session(model, 4).eval_all([1, 2, 3])).all()
+
+
+FACTOR, LINEAR, KIND = (
+    f"llama.rope.{k}" for k in ("scaling.factor", "scale_linear", "scaling.type")
+)
+
+
+@pytest.mark.parametrize("values", [{FACTOR: 4.0}, {LINEAR: 4.0}, {FACTOR: 2.0, KIND: "linear"}])
+def test_scaled_positions_are_refused(values: dict[str, float | str], tmp_path: Path) -> None:
+    """A factor without a type is linear scaling to llama.cpp: 9 nats away from no scaling."""
+    with pytest.raises(ValueError, match="scaled rotation"):
+        _C.Model(str(rewrite(write_model(tmp_path, SHAPE), tmp_path / "s.gguf", values=values)))
+
+
+@pytest.mark.parametrize("values", [{FACTOR: 1.0}, {LINEAR: 0.0}, {FACTOR: 4.0, KIND: "none"}])
+def test_a_factor_that_scales_nothing_runs(values: dict[str, float | str], tmp_path: Path) -> None:
+    path = write_model(tmp_path, SHAPE)
+    scaled = _C.Model(str(rewrite(path, tmp_path / "s.gguf", values=values)))
+    ids, plain = [1, 2, 3], _C.Model(str(path))
+    assert (_C.Session(scaled, 4).eval_all(ids) == _C.Session(plain, 4).eval_all(ids)).all()
 
 
 @pytest.mark.parametrize("head_dim", [3, 258])
