@@ -126,7 +126,7 @@ struct Context {
 
 #define GM_LINEAR_CROSS_ENTROPY(F) \
   F(View, losses, "(rows) f32, 0 where ignored") \
-  F(View, dx, "(rows, cols): gradient of sum(scale * losses); may be null") F(View, dweight, "(V, cols) f32: the same; null when dx is") \
+  F(View, dx, "(rows, cols): gradient of sum(scale * losses); may be null") F(View, dweight, "(V, cols) f32: the same; may be null") \
   F(View, x, "(rows, cols) f32|bf16") F(View, weight, "(V, cols) f32|bf16") F(View, targets, "(rows) i32; below 0: ignored") \
   F(int64_t, rows, "") F(int64_t, cols, "") F(int64_t, V, "") \
   F(float, scale, "usually 1 / number of counted targets") F(float, smoothing, "as in cross_entropy") F(DType, compute, "as in matmul")

@@ -27,6 +27,10 @@ def _model(config: Config, root: Path) -> list[tuple[str, str]]:
     design, train = config.design, config.train
     model = _shape(config)
     price = cost(model, design.context, design.batch, train.recompute, train.shards)
+    if train.lora.rank:
+        from gristmill.training.adapting import adapted_cost
+
+        price = adapted_cost(price, model, train.lora, _new_tokens(config))
     z = sizes(model)
     return [
         ("run", f"{config.project.name}, seed {config.project.seed}"),
@@ -50,6 +54,14 @@ def _shape(config: Config) -> dict[str, Any]:
     from gristmill.training.given import check
 
     return check(given, config.design)
+
+
+def _new_tokens(config: Config) -> bool:
+    """Say whether stage split would append tokens to those of the given model."""
+    from gristmill.data.adopting import adopt
+
+    given = given_model(config)
+    return given is not None and bool(adopt(given).appended)
 
 
 def _training(config: Config, known: tuple[float, str] | None) -> str:
