@@ -49,7 +49,7 @@ RANKS = (
     ("config", "stages"),
     ("keys", "runs", "reporting"),
     ("pipeline",),
-    ("console", "plan", "doctor", "reacting", "ledger", "selection"),
+    ("console", "plan", "doctor", "explaining", "reacting", "ledger", "selection"),
     ("verbs",),
     ("cli",),
     ("__main__",),

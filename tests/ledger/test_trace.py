@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,17 @@ def test_a_file_goes_forward_to_models_promotions_and_answers(copied: Path) -> N
     held_out = next(i for i, s in split.items() if s == "test")
     way = titled(trace(held_out, Records(root)), "in run")
     assert "not trained on it: it is in test" in way[copied.name]
+
+
+def test_runs_of_a_search_are_found(copied: Path) -> None:
+    """They lie below a hidden folder, with the stages of all."""
+    child = copied.parent / ".search/name-1/run-1"
+    child.parent.mkdir(parents=True)
+    shutil.copytree(copied, child, symlinks=True)
+    (child.parent / ".stages").symlink_to("../../.stages")
+    path = train_rows(copied)[-1][1]
+    way = titled(trace(path, Records(copied.parent)), "in run")
+    assert "trained on it" in way["run-1"] and "trained on it" in way[copied.name]
 
 
 def test_token_range_is_that_of_the_row(finished: Path) -> None:

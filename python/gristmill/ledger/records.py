@@ -17,6 +17,7 @@ from gristmill.errors import DataError
 from gristmill.runs import Store
 from gristmill.serving import request_log
 
+HIDDEN = (".search/*/*", ".update/*", ".update/*/*")  # runs of a search and of updates
 LOG = Path(".serve") / "requests.jsonl"  # below the folder of runs
 
 
@@ -57,7 +58,9 @@ class Records:
 
     def __init__(self, root: Path, log: Path | None = None) -> None:
         self.root, self.log = root, log or root / LOG
-        self.runs = [_record(run) for run in Store(root).runs()]
+        hidden = sorted({p.parent for depth in HIDDEN for p in root.glob(f"{depth}/run.json")})
+        searched = [run for run in hidden if not run.is_symlink()]  # not `latest`
+        self.runs = [_record(run) for run in (*searched, *Store(root).runs())]
 
     @cached_property
     def promoted(self) -> list[registry.Entry]:

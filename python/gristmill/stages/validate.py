@@ -179,7 +179,8 @@ def _report(
     return {
         "what": "The checkpoints are measured on the validation files: bits per byte, and holes "
         "they have to fill; intervals by drawing files again and again.",
-        "why": f"Verdict: {verdict.text}.",
+        "why": "Files that the model was not trained on say which checkpoint goes on, and the "
+        f"intervals how sure that is. Verdict: {verdict.text}.",
         "numbers": {
             "chosen": choice.name,
             "bits per byte": choice.bits[choice.name].value,
