@@ -134,6 +134,43 @@ def test_a_failing_request_does_not_take_others_along(make: Callable[..., Engine
     assert engine.alive
 
 
+class Stuck(FakeSession):
+    """Cannot go back after a step that failed."""
+
+    def truncate(self, n: int) -> None:
+        raise RuntimeError("cannot go back")
+
+
+def fails(*_: Any) -> Any:
+    raise RuntimeError("no such kernel")
+
+
+@pytest.mark.parametrize("what", ["session", "few rows", "task", "engine"])
+def test_the_worker_outlives_every_error_and_tells_whoever_waits(
+    make: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    fake = fake_runtime(4096, eos=-100.0)
+    runtime = {
+        "session": Runtime(fake.model, Stuck, fake.sample, fails),
+        "few rows": Runtime(fake.model, fake.new_session, fake.sample, lambda *_: []),
+    }.get(what, fake)
+    engine = make(runtime, queue=8)
+    wrong = Task(PROMPT, 5, stop=("",)) if what == "task" else Task(PROMPT, 5)
+    with monkeypatch.context() as patch:
+        if what == "engine":
+            patch.setattr(engine, "_chosen", fails)
+        sinks: list[Sink] = []
+        engine.submit([wrong] * 4, lambda _: sinks.append(Sink()) or sinks[-1])
+        assert all(sink.done.wait(10) for sink in sinks)
+    ends = {type(sink.events[-1]) for sink in sinks}
+    assert ends == ({Finish} if what == "few rows" else {Failure})  # one by one it can be done
+    wait_until(lambda: engine.running == engine.queued == 0)
+    assert engine.alive
+    sink, _ = start(engine, Task(PROMPT, 5))
+    assert sink.done.wait(10)
+    assert isinstance(sink.events[-1], Finish)
+
+
 def test_no_memory_for_a_cache_fails_only_that_request(make: Callable[..., Engine]) -> None:
     fake = fake_runtime(4096)
     room = [False]

@@ -151,8 +151,12 @@ class Engine:
                     self._wake.wait()
                 if self._stopping and not (self._waiting or self._active):
                     return
-                self._admit()
-            self._step()
+            try:
+                with self._wake:
+                    self._admit()
+                self._step()
+            except Exception as error:  # ours: no thread, no answers, so this one must not end
+                self._drop_all(error)
 
     def _admit(self) -> None:
         kept = deque(job for job in self._waiting if not self._expired(job))
@@ -167,7 +171,6 @@ class Engine:
                 return
             job = kept.popleft()
             job.slot, job.started, job.fed = slot, time.monotonic(), self.counters.steps
-            job.steps = steps_of(self.runtime, slot, job.task)
             self._active.append(job)
 
     def _take_slot(self, prompt: Sequence[int]) -> Slot | None:
@@ -233,8 +236,10 @@ class Engine:
 
     def _advance(self, job: Job, logits: Logits | None) -> bool:
         """Run a job up to its next feed; returns whether it goes on."""
-        assert job.steps is not None
+        assert job.slot is not None
         try:
+            if job.steps is None:
+                job.steps = steps_of(self.runtime, job.slot, job.task)
             while not isinstance(item := job.steps.send(logits), Feed):
                 logits = None
                 self._count(item)
@@ -251,6 +256,16 @@ class Engine:
     def _fail(self, job: Job, error: Exception) -> None:
         self.counters.failed += 1
         self._deliver(job, Failure("generation_failed", f"{type(error).__name__}: {error}"))
+
+    def _drop_all(self, error: Exception) -> None:
+        """Fail every job: what state they are in is unknown."""
+        with self._wake:
+            for job in [*self._active, *self._waiting]:
+                self._fail(job, error)
+                if job.slot is not None:
+                    self._discard(job)
+            self._active.clear()
+            self._waiting.clear()
 
     def _count(self, event: Event) -> None:
         if isinstance(event, Piece):

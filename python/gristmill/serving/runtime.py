@@ -99,20 +99,21 @@ def feed_together(
     results: list[Logits | Exception] = [Exception()] * len(slots)
     together = [i for i, feed in enumerate(feeds) if not feed.every]
     alone = [i for i, feed in enumerate(feeds) if feed.every]
+    failed = False
     if len(together) > 1:
         try:
             sessions = [slots[i].session for i in together]
             rows = runtime.eval_batch(sessions, [feeds[i].ids for i in together])
-        except Exception:  # find out whose it is
-            for i in together:
-                slots[i].session.truncate(len(slots[i].ids))
-        else:
-            for i, row in zip(together, rows, strict=True):
+            for i, row in list(zip(together, rows, strict=True)):
                 slots[i].ids.extend(feeds[i].ids)
                 results[i] = row
             together = []
+        except Exception:
+            failed = True  # one by one, whose it is will show
     for i in [*together, *alone]:
         try:
+            if failed:
+                slots[i].session.truncate(len(slots[i].ids))
             results[i] = slots[i].feed(feeds[i])
         except Exception as error:  # a bad request must not take the others with it
             results[i] = error
