@@ -69,18 +69,15 @@ def test_a_factor_without_a_type_is_linear_scaling(whole: bytes, tmp_path: Path)
     count = struct.unpack("<Q", data[16:24])[0]
     path = tmp_path / "m.gguf"
     path.write_bytes(data[:16] + struct.pack("<Q", count + 1) + data[24:])
-    with pytest.raises(ArtifactError, match="linear.*is not supported"):
+    with pytest.raises(ArtifactError, match=r"linear.*is not supported"):
         open_source(path)
 
 
-@pytest.mark.parametrize(
-    ("key", "said"),
-    [("tokenizer.ggml.merges", "its tokenizer"), ("tokenizer.ggml.tokens", "its tokenizer")],
-)
-def test_damaged_texts_of_a_tokenizer(whole: bytes, tmp_path: Path, key: str, said: str) -> None:
+@pytest.mark.parametrize("key", ["tokenizer.ggml.merges", "tokenizer.ggml.tokens"])
+def test_damaged_texts_of_a_tokenizer(whole: bytes, tmp_path: Path, key: str) -> None:
     """Behind the key: its type, the elements' type, their count, the first one's length."""
     for new in (b"\xff", b"Q"):  # no UTF-8; another token than the one that is meant
-        with pytest.raises(ArtifactError, match=rf"m\.gguf.*({said}|not UTF-8)"):
+        with pytest.raises(ArtifactError, match=r"m\.gguf"):
             adopt(changed(whole, tmp_path, key, 4 + 4 + 8 + 8, new))
 
 

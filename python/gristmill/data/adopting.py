@@ -20,7 +20,7 @@ from gristmill.data.gguf_file import open_gguf, value
 from gristmill.data.pieces import ALIASES, PIECES, ignore_merges, pre_tokenizer
 from gristmill.data.specials import EOS, SPECIALS, find
 from gristmill.data.tokenizer import Tokenizer, eos_name
-from gristmill.errors import ArtifactError
+from gristmill.errors import ArtifactError, GristmillError
 
 NEED = (
     f"a byte-level BPE is needed, as tokenizer.json or inside a GGUF, that cuts texts like one of "
@@ -43,11 +43,11 @@ def adopt(path: Path, marks: Sequence[str] = ()) -> Adopted:
 
     marks: special tokens it must have beside SPECIALS, such as those of a chat template.
     """
-    data, eos = _of_gguf(path) if path.is_file() else _of_folder(path)
     try:
+        data, eos = _of_gguf(path) if path.is_file() else _of_folder(path)
         _mark(data, eos)
         inner = tokenizers.Tokenizer.from_str(json.dumps(data))
-    except ArtifactError:
+    except GristmillError:
         raise
     except Exception as error:  # the library raises nothing narrower
         raise ArtifactError(f"{path}: its tokenizer cannot be read ({error}); {NEED}") from None

@@ -27,6 +27,12 @@ def open_gguf(path: Path) -> Any:
 
 
 def value(reader: Any, key: str, default: Any = None) -> Any:
-    """Return the value of a key: number, text, or list of them."""
+    """Return the value of a key: number, text, or list of them; raises ArtifactError."""
     field = reader.fields.get(key)
-    return default if field is None else field.contents()
+    try:
+        return default if field is None else field.contents()
+    except UnicodeDecodeError as error:
+        raise ArtifactError(
+            f"{reader.data.filename}: {key} is damaged, a text in it is not UTF-8 ({error}); copy "
+            "the file again from where it came from"
+        ) from None
