@@ -2,8 +2,9 @@
 
 Lines are never edited. One holds time, run, model (path below the folder), sha256 of the file,
 reason, facts, `previous` (the sha256 of the line before it, null in the first) and `digest` (of its
-own content). So an edited line is found by its digest, and a missing or moved one by the chain.
-Lines are appended under a lock and made durable; what a killed process left of a line is moved to
+own content). So an edited line is found by its digest, and a missing or moved one by the chain;
+that the chain was longer is known from .registry.head, which names the last line. Lines are
+appended under a lock and made durable; what a killed process left of a line is moved to
 registry.torn.
 """
 
@@ -28,12 +29,14 @@ from gristmill.artifacts import (
     sha256_file,
     sha256_json,
     storage_errors,
+    write_json,
 )
 from gristmill.checkpoint.selftest import check_in_fresh_process
-from gristmill.errors import ArtifactError, GateError, LockedError
+from gristmill.errors import ArtifactError, GateError, LockedError, StorageError
 
 DEPLOYED, MODEL = "11_deploy", "model.gguf"
-REGISTRY, TORN, LOCK = "registry.jsonl", "registry.torn", ".registry.lock"
+REGISTRY, TORN = "registry.jsonl", "registry.torn"
+LOCK, HEAD = ".registry.lock", ".registry.head"
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class _File:
 
 def entries(root: Path) -> list[Entry]:
     """Return all promotions, oldest first; raises ArtifactError naming a line that was changed."""
-    found = _read(root / REGISTRY)
+    found = _whole(root)
     if found.torn:
         print(
             f"{root / REGISTRY}: the last line is cut off ({len(found.torn)} bytes of a promotion "
@@ -123,7 +126,7 @@ def append(
     """
     path = root / REGISTRY
     with _lock(root):
-        found = _read(path)
+        found = _whole(root)
         now = found.lines[-1].entry if found.lines else None
         if instead_of is not None and now != instead_of:
             raise LockedError(
@@ -238,6 +241,9 @@ def _write(path: Path, found: _File, line: bytes) -> None:
     if found.torn:
         _set_aside(path, found.torn)
     _append(path, b"\n" * found.unbroken + line + b"\n")
+    with contextlib.suppress(StorageError):  # an older head is true too: the file may be longer
+        head = {"promotions": len(found.lines) + 1, "sha256": sha256_bytes(line)}
+        write_json(path.with_name(HEAD), head)
 
 
 def _append(path: Path, data: bytes) -> None:
@@ -262,6 +268,21 @@ def _set_aside(path: Path, torn: bytes) -> None:
     with storage_errors(path):
         os.truncate(path, path.stat().st_size - len(torn))
     print(f"{path}: the cut last line ({len(torn)} bytes) now lies in {aside}", file=sys.stderr)
+
+
+def _whole(root: Path) -> _File:
+    """Read the registry; raises ArtifactError as _read does, and where its end is missing."""
+    path, at = root / REGISTRY, root / HEAD
+    # the head first: who promotes meanwhile makes the file longer than it says, never shorter
+    head = read_json(at) if at.is_file() else None
+    found = _read(path)
+    if head is not None and head["sha256"] not in {line.sha256 for line in found.lines}:
+        raise ArtifactError(
+            f"{path} had {head['promotions']} promotions, of which {len(found.lines)} are left: "
+            f"lines were cut off the end; restore the file from a copy, or go on with what is left "
+            f"by deleting {at}"
+        )
+    return found
 
 
 def _read(path: Path) -> _File:

@@ -151,7 +151,8 @@ def test_deleting_lists_asks_and_spares_the_promoted(
     registry.append(root, run=copied.name, model=model, sha256=sha256_file(model), reason="test")
     assert main([*given, "--yes"]) == ArtifactError.exit_code
     assert "promote a run without" in capsys.readouterr().err and copied.is_dir()
-    (root / registry.REGISTRY).unlink()
+    for name in (registry.REGISTRY, registry.HEAD):
+        (root / name).unlink()
     assert main([*given, "--yes"]) == 0
     assert not copied.exists() and not list((root / ".stages").iterdir())
     assert not (root / "latest").is_symlink()

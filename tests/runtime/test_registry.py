@@ -146,10 +146,11 @@ def test_two_processes_on_one_registry_lose_nothing(tmp_path: Path) -> None:
 def test_torn_last_line_is_set_aside_and_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first, second = add(tmp_path, "one"), add(tmp_path, "two")
-    path = tmp_path / registry.REGISTRY
-    whole = path.read_bytes()
+    path, head = tmp_path / registry.REGISTRY, tmp_path / registry.HEAD
+    first, confirmed = add(tmp_path, "one"), head.read_bytes()
+    second, whole = add(tmp_path, "two"), path.read_bytes()
     path.write_bytes(whole[:-40])
+    head.write_bytes(confirmed)  # killed while it wrote the line, before anything named it
     assert registry.current(tmp_path) == first
     assert "cut off" in capsys.readouterr().err
     third = add(tmp_path, "three")
@@ -186,6 +187,37 @@ def test_a_changed_line_is_named(tmp_path: Path) -> None:
     path.write_text(lines[0] + lines[2])
     with pytest.raises(ArtifactError, match=r"line 2 .*does not follow"):
         add(tmp_path, "four")
+
+
+@pytest.mark.parametrize("left", ["one line", "one line and a half", "nothing", "no file"])
+def test_promotions_that_were_cut_off_the_end_are_missed(tmp_path: Path, left: str) -> None:
+    """What is left is a sound chain: only the head says that it was longer."""
+    path = tmp_path / registry.REGISTRY
+    add(tmp_path, "one")
+    add(tmp_path, "two")
+    lines = path.read_bytes().splitlines(keepends=True)
+    if left == "no file":
+        path.unlink()
+    else:
+        kept = {"one line": lines[0], "nothing": b""}.get(left, lines[0] + lines[1][:50])
+        path.write_bytes(kept)
+    for act in (lambda: registry.current(tmp_path), lambda: add(tmp_path, "three")):
+        with pytest.raises(ArtifactError, match=r"had 2 promotions, .* cut off the end"):
+            act()
+    (tmp_path / registry.HEAD).unlink()  # as the message says, to go on with what is left
+    add(tmp_path, "three")
+    runs = [entry.run for entry in registry.entries(tmp_path)]
+    assert runs == (["one", "three"] if "line" in left else ["three"])
+
+
+def test_a_process_killed_before_the_head_is_written_has_promoted(tmp_path: Path) -> None:
+    first = add(tmp_path, "one")
+    head = (tmp_path / registry.HEAD).read_bytes()
+    second = add(tmp_path, "two")
+    (tmp_path / registry.HEAD).write_bytes(head)
+    assert registry.entries(tmp_path) == [first, second]
+    third = add(tmp_path, "three")
+    assert registry.entries(tmp_path) == [first, second, third]
 
 
 def test_a_promotion_after_another_comparison_is_refused(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def _run(run: Path) -> Iterator[Check]:
 
 def _promoted(root: Path) -> Iterator[Check]:
     """Check the registry's own chain and the file that is promoted now."""
-    if (root / registry.REGISTRY).is_file():
+    if any((root / name).is_file() for name in (registry.REGISTRY, registry.HEAD)):
         yield _attempt(registry.REGISTRY, "chain, promoted file", lambda: _promoted_now(root))
 
 
