@@ -137,6 +137,7 @@ def test_resumed_by_date_where_there_is_no_etag(server: Any, tmp_path: Path) -> 
     server.script = [cut(300_000, Last_Modified=DATED)]
     assert one(server, tmp_path) == BODY
     assert server.asked[1][1:] == ("bytes=300000-", DATED)
+    assert len(server.asked) == 2  # the rest was taken
 
 
 @pytest.mark.parametrize("headers", [{"ETag": 'W/"1"'}, {"X_Nothing": "1"}])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,9 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[\w.-]{0,40}$")]
 MaxBytes = Annotated[int, Field(ge=1, le=2**30)]
+_KEY = re.compile(  # names in a query whose value lets somebody in
+    r"(?i)(.*[-_])?(token|key|apikey|secret|password|passwd|pwd|sig|signature|credential|auth)"
+)
 
 
 class Grouped(Section):
@@ -173,8 +176,15 @@ class HttpSource(RowColumns):
                 raise ValueError(f"{url!r} given; allowed: http://... and https://...")
             if parts.username or parts.password:
                 raise ValueError(f"a password in the address of {parts.hostname}; it would be kept")
-            if re.search(r"[\x00-\x20\x7f]", url):
-                raise ValueError(f"{url!r} holds a space or control character; write it as %20")
+            if any(_KEY.fullmatch(name) for name, _ in parse_qsl(parts.query, True)):
+                raise ValueError(
+                    f"a key in the address of {parts.hostname}; it would be kept: download such a "
+                    "file by other means and give it as a file"
+                )
+            if re.search(r"[^\x21-\x7e]", url):
+                raise ValueError(
+                    f"{url!r} holds a space or a letter beyond ASCII; write it as %20 and the like"
+                )
         if len(set(expanded)) != len(expanded):
             raise ValueError("an address is given twice")
         if self.sha256 and len(self.sha256) != len(expanded):

@@ -152,6 +152,7 @@ class _Download:
                 return
             except NotNow as error:
                 have = self._have()
+                since = min(since, have)  # where it began again
                 tries, since = (1, have) if have - since >= _PROGRESS else (tries + 1, since)
                 wait = 2.0 ** min(tries - 1, 6) if error.wait is None else error.wait
                 if tries > self.limits.retries or wait > _LONGEST_WAIT or error.hopeless:
@@ -176,25 +177,26 @@ class _Download:
     def _try(self) -> None:
         """Ask once, for the rest where a part is there, and write what comes."""
         have, before = self._have(), self._facts()
-        validator = before.get("validator", "")
+        validator, total = before.get("validator", ""), before.get("total")
         if not (have and validator):
             self._begin_again()
             have = 0
         with connect(self.url, have, validator, self.limits.timeout) as answer:
-            if have and answer.complete(have):
+            if have and answer.complete(have) and total in (None, have):
                 return
             if have and answer.start != have:
                 self._begin_again()  # changed since, or a server without ranges
                 if answer.start != 0:
                     raise NotNow(f"not the bytes from {have:,} on that were asked for")
                 have = 0
-            if have and answer.validator not in ("", validator):
+            if have and not answer.continues(validator, total):
                 self._begin_again()
                 raise NotNow("changed while it was downloaded")
             self._check_size(answer, have)
             if not have:
                 facts = {"etag": answer.etag, "modified": answer.modified}
-                write_json(self.facts_file, facts | {"validator": answer.validator})
+                facts |= {"validator": answer.validator, "total": answer.total}
+                write_json(self.facts_file, facts)
             self._write(answer, have)
 
     def _check_size(self, answer: Answer, have: int) -> None:

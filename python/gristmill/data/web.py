@@ -41,12 +41,24 @@ class Answer:
     total: int | None  # bytes of the whole file, None where it does not say
     etag: str
     modified: int  # unix seconds, 0 where it does not say
+    dated: str  # Last-Modified as it was sent
     validator: str  # for If-Range; empty: cannot be resumed
     body: Any
 
     def complete(self, have: int) -> bool:
         """Say whether a part of `have` bytes is the whole file (416 with that length)."""
         return self.body is None and self.total == have
+
+    def continues(self, validator: str, total: int | None) -> bool:
+        """Say whether this is the rest of the file that began with a validator and a length.
+
+        A server must send the ETag with a part where it has one, but need not send the date.
+        """
+        if self.total is not None and total is not None and self.total != total:
+            return False
+        if validator.startswith('"'):
+            return self.etag == validator
+        return self.dated in ("", validator)
 
     def blocks(self, size: int) -> Iterator[bytes]:
         """Yield the body; raises NotNow where it breaks off in a way that can be seen."""
@@ -109,11 +121,18 @@ def _answer(response: Any, body: Any) -> Answer:
     headers = response.headers
     etag = headers.get("ETag", "").strip()
     dated = headers.get("Last-Modified", "").strip()
-    strong = etag if etag and not etag.startswith("W/") else ""
     start, total = 0, _number(headers.get("Content-Length"))
     if response.status in (206, 416):
         start, total = _range(headers.get("Content-Range", ""))
-    return Answer(start, total, etag, _seconds(dated), strong or dated, body)
+    validator = _validator(etag, dated, headers.get("Date", ""))
+    return Answer(start, total, etag, _seconds(dated), dated, validator, body)
+
+
+def _validator(etag: str, dated: str, now: str) -> str:
+    """Return what names this version of a file without doubt, or ""."""
+    if etag:
+        return etag if etag.startswith('"') else ""  # W/: of several versions; no date then either
+    return dated if 0 < _seconds(dated) < _seconds(now) else ""  # else it may change once more
 
 
 def _number(text: str | None) -> int | None:
