@@ -48,6 +48,8 @@ def test_sharded_weights_give_the_same_file(folder, tmp_path):
         ({"rope_parameters": {"type": "linear", "factor": 4.0}}, "rope_parameters"),
         ({"eos_token_id": [0, 5]}, r"eos_token_id is \[0, 5\].*allows one"),
         ({"rms_norm_eps": None}, "rms_norm_eps missing"),
+        ({"eos_token_id": 50256}, r"eos_token_id is 50256.*0 to 279"),
+        ({"bos_token_id": -1}, r"bos_token_id is -1.*0 to 279"),
     ],
 )
 def test_what_gguf_would_not_say_is_refused(folder, tmp_path, changes, reason):

@@ -163,6 +163,17 @@ def test_what_cannot_be_taken_is_said(folder: Path, name: str) -> None:
         check(folder, DESIGN)
 
 
+def test_what_could_not_be_deployed_is_said_before_training(tmp_path: Path) -> None:
+    folder = foreign_gpt2(tmp_path / "g")
+    check(folder, DESIGN)
+    edit_json(folder / "config.json", activation_function="gelu")
+    with pytest.raises(ArtifactError, match=r"config\.json: activation_function is 'gelu', GGUF"):
+        check(folder, DESIGN)
+    edit_json(folder / "config.json", activation_function="gelu_new", bos_token_id=50256)
+    with pytest.raises(ArtifactError, match=r"config\.json: bos_token_id is 50256"):
+        check(folder, DESIGN)
+
+
 def test_damaged_weights(folder: Path, tmp_path: Path) -> None:
     write_gguf(folder, tmp_path / "m.gguf")
     for path in (folder / "model.safetensors", tmp_path / "m.gguf"):

@@ -96,6 +96,12 @@ def _read_config(path: Path) -> tuple[ModelConfig, str]:
         config = config_from_dict(data)
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(f"{path}: {error}") from None
+    check_config(config, path)
+    return config, str(data["model_type"])
+
+
+def check_config(config: ModelConfig, path: Path) -> None:
+    """Raise DataError where GGUF has no word for what a config says; `path` is where it stands."""
     activation = config.to_dict().get("activation_function", "gelu_new")
     if activation != "gelu_new":
         raise DataError(f"{path}: activation_function is {activation!r}, GGUF knows gelu_new only")
@@ -103,7 +109,13 @@ def _read_config(path: Path) -> tuple[ModelConfig, str]:
         raise DataError(
             f"{path}: eos_token_id is {ends}, GGUF export allows one; keep the one that ends a text"
         )
-    return config, str(data["model_type"])
+    for name, ids in (("bos", [config.bos_token_id]), ("eos", ends)):
+        for id in ids:
+            if id is not None and not 0 <= id < config.vocab_size:
+                raise DataError(
+                    f"{path}: {name}_token_id is {id}, allowed are ids from 0 to "
+                    f"{config.vocab_size - 1}; take it out"
+                )
 
 
 def _write(

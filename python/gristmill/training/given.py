@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gristmill.checkpoint.gguf import check_config
 from gristmill.checkpoint.source import Source, open_source
 from gristmill.checkpoint.vocabulary import read_vocabulary
 from gristmill.data.adopting import adopt
@@ -66,6 +67,11 @@ def check(path: Path, design: DesignConfig) -> dict[str, Any]:
     tokenizer = adopted.tokenizer
     check_tokenizer(source, adopted.given)
     model = config_of(source, design, tokenizer.vocab_size, tokenizer.eos)
+    where = source.path if source.path.is_file() else source.path / "config.json"
+    try:
+        check_config(config_from_dict(model), where)
+    except DataError as error:
+        raise ArtifactError(f"initialize.from: {error}") from None
     with tempfile.TemporaryDirectory(prefix="gristmill-tokenizer-") as place:
         tokenizer.save(Path(place))
         try:
