@@ -94,21 +94,49 @@ class Licence:
 def of_metadata(metadata: Message[str, str] | Any) -> Licence:
     """Return the licence of a package; raises ValueError that says what its metadata hold.
 
-    License-Expression decides, then the classifiers (several: all of them), then License.
+    License-Expression decides, then the classifiers (several: all of them), then License. What a
+    later one names beyond PERMISSIVE counts too: metadata that contradict themselves allow less.
     """
     expression = str(metadata.get("License-Expression") or "").strip()
-    if expression:
-        return Licence(_expression(expression), "License-Expression")
     free = str(metadata.get("License") or "").strip()
     given = [str(c) for c in metadata.get_all("Classifier") or []]
     classifiers = [c for c in given if c.startswith("License ::")]
     named = [c for c in classifiers if c != "License :: OSI Approved"]
+    if expression:
+        others = [normalise(_last(c)) for c in named] + [_if_known(free)]
+        return Licence(_and_stricter(_expression(expression), others), "License-Expression")
     if named:
         names = sorted({_classifier(classifier, free) for classifier in named})
-        return Licence(" AND ".join(names), "Classifier")
+        return Licence(_and_stricter(" AND ".join(names), [_if_known(free)]), "Classifier")
     if free:
         return Licence(_free(free), "License")
     raise ValueError("no licence in its metadata")
+
+
+def _and_stricter(expression: str, others: Iterable[str]) -> str:
+    """Return an expression and what others demand beyond PERMISSIVE that it does not name."""
+    ours = {_family(name) for name in names_in(expression)}
+    more: list[str] = []
+    for other in others:
+        names = sorted(n for n in names_in(other) if n not in PERMISSIVE and _family(n) not in ours)
+        more += [f"( {other} )"] if names and "OR" in _words(other) else names
+    if more and "OR" in _words(expression):
+        expression = f"( {expression} )"
+    return " AND ".join([expression, *dict.fromkeys(more)])
+
+
+def _family(name: str) -> str:
+    return name if name.startswith("LicenseRef") else name.split("-")[0]
+
+
+def _if_known(free: str) -> str:
+    """Return what the first line of the free field names, or ""; a text below it often holds the
+    licences of libraries that a wheel brings along as binaries.
+    """
+    try:
+        return _free(free.splitlines()[0]) if free else ""
+    except ValueError:  # "see LICENSE"
+        return ""
 
 
 def _expression(text: str) -> str:
@@ -124,8 +152,12 @@ def _words(text: str) -> list[str]:
     return [word.upper() if word.lower() in ("and", "or", "with") else word for word in words]
 
 
+def _last(classifier: str) -> str:
+    return classifier.split(" :: ")[-1]
+
+
 def _classifier(classifier: str, free: str) -> str:
-    name = classifier.split(" :: ")[-1]
+    name = _last(classifier)
     known = normalise(name)
     if known == "LicenseRef-BSD":  # the field License often says which
         finer = normalise(free.splitlines()[0]) if free else ""
@@ -140,7 +172,7 @@ def _free(text: str) -> str:
     first = text.splitlines()[0].strip()
     named = normalise(first)
     if named:
-        return named
+        return _and_stricter(named, [of_text(text)])
     words = _words(first)
     if len(text.splitlines()) == 1 and {"AND", "OR"} & set(words):
         operands = [w for w in words if w not in ("(", ")", "AND", "OR", "WITH")]
@@ -192,11 +224,15 @@ def names_in(expression: str) -> set[str]:
 
 
 def refusal(expression: str, allow: Iterable[str], deny: Iterable[str] = ()) -> str:
-    """Return why an expression is not allowed, or "" where it is. Case does not count."""
+    """Return why an expression is not allowed, or "" where it is. Case does not count.
+
+    A denied name that is not SPDX's own, such as GPL or GPL-3.0, stands for all that begin so.
+    """
     allowed = {(normalise(name) or name).lower() for name in allow}
-    denied = {(normalise(name) or name).lower() for name in deny}
+    denied = [(name.lower(), (normalise(name) or name).lower()) for name in deny]
     for name in sorted(names_in(expression)):
-        if name.lower() in denied:
+        low = name.lower()
+        if any(low == own or (said != own and low.startswith(f"{said}-")) for said, own in denied):
             return f"licence {name} is in deny"
     words = _words(expression)
     try:
