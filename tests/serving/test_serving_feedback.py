@@ -164,9 +164,10 @@ def test_wrong_votes(server: Server, body: dict[str, Any], status: int) -> None:
 
 
 def test_a_request_without_answer_cannot_be_voted_on(server: Server) -> None:
-    refused = server.complete(prompt="x", max_tokens=-1).headers["x-request-id"]
-    line_of(server, refused)
-    assert vote(server, refused, rating="up").status == 404
+    for fields in ({"max_tokens": -1}, {"prompt": ["x"] * 64, "n": 8}):  # ill-formed, too much
+        refused = server.complete(**{"prompt": "x", **fields}).headers["x-request-id"]
+        line_of(server, refused)
+        assert vote(server, refused, rating="up").status == 404
 
 
 def test_feedback_needs_the_key_the_log_and_room(

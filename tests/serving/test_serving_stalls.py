@@ -1,9 +1,10 @@
-"""Readers that stand still: seen at the application, because the server's buffers hide them."""
+"""What stands still: readers, and the loop itself. Seen at the application, not through buffers."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from typing import Any
 
@@ -90,6 +91,69 @@ def test_one_answer_larger_than_the_limit_is_delivered() -> None:
     assert engine.stop()
 
 
+async def ask(app: Any, path: str, **body: Any) -> tuple[int, Any]:
+    """Status and JSON of one answer; a GET without a body."""
+    received = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return received.pop() if received else await nothing()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asked = scope("POST" if body else "GET")
+    await app({**asked, "path": path, "query_string": b"", "raw_path": b""}, receive, send)
+    return sent[0]["status"], json.loads(b"".join(m.get("body", b"") for m in sent))
+
+
+def test_a_whole_answer_is_not_cut_where_the_loop_was_busy() -> None:
+    """Nobody reads it before it is whole; only a stream has a reader to wait for."""
+    engine = Engine(fake_runtime(4096), n_ctx=4096, slots=1, queue=1, seconds=60)
+    app = create_app(engine, Limits(), name="fake", api_key=None, hosts=None, log=None)
+
+    async def busy() -> tuple[int, Any]:
+        fields = {"prompt": [65] * 2600, "max_tokens": 0, "logprobs": 20, "echo": True}
+        asked = asyncio.create_task(ask(app, "/v1/completions", **fields))
+        while not engine.running:
+            await asyncio.sleep(0)
+        while engine.running:
+            time.sleep(0.01)
+        return await asked
+
+    status, answer = asyncio.run(asyncio.wait_for(busy(), 20))
+    assert engine.stop()
+    assert status == 200, answer
+    assert len(answer["choices"][0]["logprobs"]["tokens"]) == 2600
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/tokenize"])
+def test_a_long_prompt_keeps_nobody_else_waiting(path: str) -> None:
+    """1 MiB may take the tokenizer two seconds."""
+    runtime = fake_runtime()
+    tokenizing, done = threading.Event(), threading.Event()
+
+    def tokenize(text: bytes, special: bool) -> list[int]:
+        tokenizing.set()
+        assert done.wait(5)
+        return [65]
+
+    runtime.model.tokenize = tokenize  # type: ignore[method-assign]
+    engine = Engine(runtime, n_ctx=256, slots=1, queue=1, seconds=60)
+    app = create_app(engine, Limits(), name="fake", api_key=None, hosts=None, log=None)
+
+    async def both() -> tuple[int, int]:
+        asked = asyncio.create_task(ask(app, path, prompt="x" * 100_000))
+        while not tokenizing.is_set():
+            await asyncio.sleep(0.001)
+        health = await ask(app, "/health")
+        done.set()
+        return health[0], (await asked)[0]
+
+    assert asyncio.run(asyncio.wait_for(both(), 20)) == (200, 200)
+    assert engine.stop()
+
+
 def test_a_body_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The guard parses it to check it; the route gets what it found."""
     parsed: list[Any] = []
@@ -102,21 +166,10 @@ def test_a_body_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json, "loads", counted)
     engine = Engine(fake_runtime(), n_ctx=256, slots=1, queue=1, seconds=60)
     app = create_app(engine, Limits(), name="fake", api_key=None, hosts=None, log=None)
-    received = [{"type": "http.request", "body": b'{"prompt": "def f"}', "more_body": False}]
-    sent: list[Any] = []
-
-    async def receive() -> Any:
-        return received.pop()
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    asked = {**scope("POST"), "path": "/tokenize", "query_string": b"", "raw_path": b"/tokenize"}
-    asyncio.run(app(asked, receive, send))
+    status, answer = asyncio.run(ask(app, "/tokenize", prompt="def f"))
     assert engine.stop()
-    assert sent[0]["status"] == 200
-    assert true(b"".join(m.get("body", b"") for m in sent))["count"] == 2
-    assert len(parsed) == 1
+    assert (status, answer["count"]) == (200, 2)
+    assert sum(isinstance(text, str) for text in parsed) == 1  # bytes: the answer, read by `ask`
 
 
 def test_a_stalled_write_ends_the_request() -> None:

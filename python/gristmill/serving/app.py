@@ -213,7 +213,7 @@ def _add_state(app: FastAPI, service: Service, feedback: Feedback) -> None:
 
 def _add_tokenizer(app: FastAPI, service: Service) -> None:
     @app.post("/tokenize")
-    async def tokenize(body: TokenizeBody) -> dict[str, Any]:
+    def tokenize(body: TokenizeBody) -> dict[str, Any]:  # not async: on a thread of its own
         text = body.text()
         if text is None:
             raise bad_value("prompt", "send `prompt` or `content`")
@@ -223,7 +223,7 @@ def _add_tokenizer(app: FastAPI, service: Service) -> None:
         return {"tokens": ids, "count": len(ids), "max_model_len": service.engine.n_ctx}
 
     @app.post("/detokenize")
-    async def detokenize(body: DetokenizeBody) -> dict[str, Any]:
+    def detokenize(body: DetokenizeBody) -> dict[str, Any]:
         size = service.model.vocab_size
         for value in body.tokens:
             if not 0 <= value < size:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastapi import Request
-from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
 from gristmill.data.chat_templates import TEMPLATES
@@ -15,40 +13,18 @@ from gristmill.errors import DataError
 
 from .answers import Choice, understood
 from .chat_format import ChatFormat
-from .decode import Finish
+from .decode import Finish, Piece
 from .http_errors import ApiError, bad_value
-from .plan import Plan, chain, sampled, wants_usage
+from .plan import Chunks, Plan, sampled
+from .replying import answer
 from .schema import ChatBody, ChatMessage
 from .scores import Score
-from .service import Run, Service, chosen_seed
-from .sse import PING, EventStream, frame
+from .service import Service, chosen_seed
 
 
 async def answer_chat(service: Service, request: Request, body: ChatBody) -> Response:
     """Answer one request, whole or as a stream."""
-    arrived = time.perf_counter()
-    plan = planned(service, body)
-    ignored = body.ignored()
-    headers = {"x-ignored-fields": ", ".join(ignored)} if ignored else {}
-    service.note(request, plan.asked, plan.choices)
-    run = service.submit(plan.tasks, arrived)
-    try:
-        run.watch(request)
-        if body.stream:
-            frames = _frames(service, request, plan, run, usage=wants_usage(body))
-            first = await anext(frames)  # an error before it is still a real status
-            return EventStream(chain(first, frames), run.close, headers, done=True)
-        async for item in run.events():
-            if item is not None:
-                plan.choices[item[0]].add(item[1])
-        run.close()
-        total = service.finished(request, plan.choices, plan.prompts)
-        head = service.head(request, "chat.completion")
-        choices = [_whole(service, plan, i) for i in range(len(plan.choices))]
-        return JSONResponse({**head, "choices": choices, "usage": total}, headers=headers)
-    except BaseException:
-        run.close()
-        raise
+    return await answer(service, request, body, planned, _Reply)
 
 
 def planned(service: Service, body: ChatBody) -> Plan:
@@ -110,67 +86,50 @@ def _scored(service: Service, body: ChatBody) -> int | None:
     return (body.top_logprobs or 0) if body.logprobs else None
 
 
-def _whole(service: Service, plan: Plan, index: int) -> dict[str, Any]:
-    choice = plan.choices[index]
-    return {
-        "index": index,
-        "message": {"role": "assistant", "content": choice.text, "refusal": None},
-        "logprobs": _logprobs(service, plan, choice.scores),
-        "finish_reason": choice.ended().reason,
-    }
+class _Reply:
+    def __init__(self, service: Service, request: Request, plan: Plan, body: ChatBody) -> None:
+        self._plan, self._token_bytes = plan, service.model.token_bytes
+        kind = "chat.completion.chunk" if body.stream else "chat.completion"
+        self._chunks = Chunks.of(service.head(request, kind), body)
+        ignored = body.ignored()
+        self.headers = {"x-ignored-fields": ", ".join(ignored)} if ignored else {}
+        self.end = self._chunks.end
 
+    def whole(self, usage: dict[str, Any]) -> dict[str, Any]:
+        choices = [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": choice.text, "refusal": None},
+                "logprobs": self._logprobs(choice.scores),
+                "finish_reason": choice.ended().reason,
+            }
+            for index, choice in enumerate(self._plan.choices)
+        ]
+        return {**self._chunks.head, "choices": choices, "usage": usage}
 
-def _logprobs(service: Service, plan: Plan, scores: Sequence[Score]) -> dict[str, Any] | None:
-    """Scores of the tokens of the text; the token that ends it has none."""
-    if plan.scored is None:
-        return None
-    token_bytes = service.model.token_bytes
+    def begin(self, index: int) -> Iterator[dict[str, Any]]:
+        yield self._chunks.one(index, None, None, delta={"role": "assistant", "content": ""})
 
-    def entry(id: int, token: str, logprob: float | None) -> dict[str, Any]:
-        return {"token": token, "logprob": logprob, "bytes": list(token_bytes(id))}
-
-    content = [
-        {
-            **entry(score.id, score.token, score.logprob),
-            "top_logprobs": [entry(id, name, logprob) for name, logprob, id in score.top],
-        }
-        for score in scores
-        if not score.ends
-    ]
-    return {"content": content, "refusal": None}
-
-
-async def _frames(
-    service: Service, request: Request, plan: Plan, run: Run, *, usage: bool
-) -> AsyncIterator[bytes]:
-    head = service.head(request, "chat.completion.chunk")
-    begun: set[int] = set()
-
-    def chunk(
-        index: int, delta: dict[str, str], scores: Sequence[Score] = (), reason: str | None = None
-    ) -> bytes:
-        choice = {
-            "index": index,
-            "delta": delta,
-            "logprobs": _logprobs(service, plan, scores) if scores else None,
-            "finish_reason": reason,
-        }
-        common = {"usage": None} if usage else {}
-        return frame({**head, "choices": [choice], **common})
-
-    async for item in run.events():
-        if item is None:
-            yield PING
-            continue
-        index, event = item
-        if index not in begun:
-            begun.add(index)
-            yield chunk(index, {"role": "assistant", "content": ""})
-        plan.choices[index].add(event)
+    def chunks(self, index: int, event: Piece | Finish) -> Iterator[dict[str, Any]]:
         if isinstance(event, Finish):
-            yield chunk(index, {}, reason=event.reason)
+            yield self._chunks.one(index, event.reason, None, delta={})
         elif event.text or event.scores:
-            yield chunk(index, {"content": event.text}, event.scores)
-    total = service.finished(request, plan.choices, plan.prompts)
-    if usage:
-        yield frame({**head, "choices": [], "usage": total})
+            logprobs = self._logprobs(event.scores) if event.scores else None
+            yield self._chunks.one(index, None, logprobs, delta={"content": event.text})
+
+    def _logprobs(self, scores: Sequence[Score]) -> dict[str, Any] | None:
+        """Scores of the tokens of the text; the token that ends it has none."""
+        if self._plan.scored is None:
+            return None
+        content = [
+            {
+                **self._entry(score.id, score.token, score.logprob),
+                "top_logprobs": [self._entry(id, name, logprob) for name, logprob, id in score.top],
+            }
+            for score in scores
+            if not score.ends
+        ]
+        return {"content": content, "refusal": None}
+
+    def _entry(self, id: int, token: str, logprob: float | None) -> dict[str, Any]:
+        return {"token": token, "logprob": logprob, "bytes": list(self._token_bytes(id))}

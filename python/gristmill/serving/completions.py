@@ -2,47 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastapi import Request
-from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
 from .answers import Choice, understood
-from .decode import Finish
+from .decode import Finish, Piece
 from .fim import completion_ids
 from .http_errors import bad_value
-from .plan import Plan, chain, sampled, wants_usage
+from .plan import Chunks, Plan, sampled
+from .replying import answer
 from .schema import CompletionBody
 from .scores import Score
-from .service import Run, Service, chosen_seed
-from .sse import PING, EventStream, frame
+from .service import Service, chosen_seed
 
 
 async def complete(service: Service, request: Request, body: CompletionBody) -> Response:
     """Answer one request, whole or as a stream."""
-    arrived = time.perf_counter()
-    plan = planned(service, body)
-    service.note(request, plan.asked, plan.choices)
-    head = service.head(request, "text_completion")
-    run = service.submit(plan.tasks, arrived)
-    try:
-        run.watch(request)
-        if body.stream:
-            frames = _frames(service, request, plan, run, head, usage=wants_usage(body))
-            first = await anext(frames)  # an error before it is still a real status
-            return EventStream(chain(first, frames), run.close, {}, done=True)
-        async for item in run.events():
-            if item is not None:
-                plan.choices[item[0]].add(item[1])
-        run.close()
-        total = service.finished(request, plan.choices, plan.prompts)
-        return JSONResponse({**head, "choices": _whole(plan), "usage": total})
-    except BaseException:
-        run.close()
-        raise
+    return await answer(service, request, body, planned, _Reply)
 
 
 def planned(service: Service, body: CompletionBody) -> Plan:
@@ -108,16 +87,37 @@ def _text(service: Service, given: str | list[int]) -> str:
     return data.decode("utf-8", errors="replace")
 
 
-def _whole(plan: Plan) -> list[dict[str, Any]]:
-    return [
-        {
-            "index": index,
-            "text": choice.text,
-            "logprobs": _logprobs(choice.scores, plan.scored),
-            "finish_reason": choice.ended().reason,
-        }
-        for index, choice in enumerate(plan.choices)
-    ]
+class _Reply:
+    def __init__(
+        self, service: Service, request: Request, plan: Plan, body: CompletionBody
+    ) -> None:
+        self._plan = plan
+        self._chunks = Chunks.of(service.head(request, "text_completion"), body)
+        self.headers: dict[str, str] = {}
+        self.end = self._chunks.end
+
+    def whole(self, usage: dict[str, Any]) -> dict[str, Any]:
+        choices = [
+            {
+                "index": index,
+                "text": choice.text,
+                "logprobs": _logprobs(choice.scores, self._plan.scored),
+                "finish_reason": choice.ended().reason,
+            }
+            for index, choice in enumerate(self._plan.choices)
+        ]
+        return {**self._chunks.head, "choices": choices, "usage": usage}
+
+    def begin(self, index: int) -> Iterator[dict[str, Any]]:
+        if echoed := self._plan.choices[index].text:  # nothing is generated yet
+            yield self._chunks.one(index, None, None, text=echoed)
+
+    def chunks(self, index: int, event: Piece | Finish) -> Iterator[dict[str, Any]]:
+        if isinstance(event, Finish):
+            yield self._chunks.one(index, event.reason, None, text="")
+        elif event.text or event.scores:
+            logprobs = _logprobs(event.scores, self._plan.scored) if event.scores else None
+            yield self._chunks.one(index, None, logprobs, text=event.text)
 
 
 def _logprobs(scores: Sequence[Score], alternatives: int | None) -> dict[str, Any] | None:
@@ -137,37 +137,3 @@ def _logprobs(scores: Sequence[Score], alternatives: int | None) -> dict[str, An
         "top_logprobs": tops if alternatives else None,
         "text_offset": [score.offset for score in scores],
     }
-
-
-async def _frames(
-    service: Service, request: Request, plan: Plan, run: Run, head: dict[str, Any], *, usage: bool
-) -> AsyncIterator[bytes]:
-    echoed: set[int] = set()
-
-    def chunk(index: int, text: str, scores: tuple[Score, ...], reason: str | None) -> bytes:
-        choice = {
-            "index": index,
-            "text": text,
-            "logprobs": _logprobs(scores, plan.scored) if scores else None,
-            "finish_reason": reason,
-        }
-        common = {"usage": None} if usage else {}
-        return frame({**head, "choices": [choice], **common})
-
-    async for item in run.events():
-        if item is None:
-            yield PING
-            continue
-        index, event = item
-        if index not in echoed:
-            echoed.add(index)
-            if plan.choices[index].text:  # nothing is generated yet: the echoed prompt
-                yield chunk(index, plan.choices[index].text, (), None)
-        plan.choices[index].add(event)
-        if isinstance(event, Finish):
-            yield chunk(index, "", (), event.reason)
-        elif event.text or event.scores:
-            yield chunk(index, event.text, event.scores, None)
-    total = service.finished(request, plan.choices, plan.prompts)
-    if usage:
-        yield frame({**head, "choices": [], "usage": total})

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
-from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
 from .answers import Choice, understood
 from .decode import Finish, Piece, Task
 from .fim import FimPrompt, infill_ids
 from .http_errors import bad_value
-from .plan import chain
+from .plan import Plan
+from .replying import answer
 from .schema import InfillBody
 from .scores import Score
-from .service import Run, Service, chosen_seed
-from .sse import PING, EventStream, frame
+from .service import Service, chosen_seed
 
 # llama.cpp's names of the steps we have, and its letters; they run in this order
 SAMPLERS = {"top_k": "k", "top_p": "p", "min_p": "m", "temperature": "t", "infill": "i"}
@@ -27,51 +25,19 @@ LETTERS = {letter: name for name, letter in SAMPLERS.items()}
 
 
 @dataclass
-class _Plan:
-    task: Task
+class InfillPlan(Plan):
+    """A checked request with its prompt as it was cut and the fields that are ignored."""
+
     prompt: FimPrompt
     ignored: list[str]
-    arrived: float
-    service: Service
-    scored: bool
-
-    @property
-    def headers(self) -> dict[str, str]:
-        names = ", ".join(name for name in self.ignored if name.isascii() and name.isprintable())
-        return {"x-ignored-fields": names[:1000]} if names else {}
 
 
 async def infill(service: Service, request: Request, body: InfillBody) -> Response:
     """Answer one request, whole or as a stream of llama.cpp's objects."""
-    plan = planned(service, body, time.perf_counter())
-    choice = Choice()
-    service.note(request, understood(body, seed=plan.task.seed), [choice])
-    run = service.submit([plan.task], plan.arrived)
-    try:
-        run.watch(request)
-        if body.stream:
-            frames = _frames(plan, run, request, choice)
-            first = await anext(frames)
-            return EventStream(chain(first, frames), run.close, plan.headers, done=False)
-        async for item in run.events():
-            if item is not None:
-                choice.add(item[1])
-        run.close()
-        service.finished(request, [choice], 1)
-        answer = {**_answer(plan, choice.text, choice.ended()), "id": request.state.id}
-        if body.return_tokens:
-            answer["tokens"] = choice.logged["tokens"]
-        if plan.scored:
-            answer["completion_probabilities"] = [_probability(score) for score in choice.scores]
-        if body.response_fields:
-            answer = picked(answer, body.response_fields)
-        return JSONResponse(answer, headers=plan.headers)
-    except BaseException:
-        run.close()
-        raise
+    return await answer(service, request, body, planned, _Reply, done=False)
 
 
-def planned(service: Service, body: InfillBody, arrived: float) -> _Plan:
+def planned(service: Service, body: InfillBody) -> InfillPlan:
     """Check a request and say what it asks of the engine. Raises ApiError."""
     tokens = service.fim("input_suffix")
     extra = body.input_extra or []
@@ -92,7 +58,8 @@ def planned(service: Service, body: InfillBody, arrived: float) -> _Plan:
     room = n_ctx - len(prompt.ids)
     task, unused = _task(service, body, prompt, room if wanted < 0 else min(wanted, room))
     ignored = body.unknown() + unused
-    return _Plan(task, prompt, ignored, arrived, service, task.logprobs is not None)
+    asked = understood(body, seed=task.seed)
+    return InfillPlan([task], [Choice()], asked, 1, task.logprobs, prompt, ignored)
 
 
 def _task(
@@ -135,36 +102,78 @@ def _number(name: str, given: float | None, default: float, least: float, most: 
     return value
 
 
-def _answer(plan: _Plan, text: str, finish: Finish) -> dict[str, Any]:
-    task = plan.task
-    return {
-        "index": 0,
-        "content": text,
-        "tokens": [],
-        "id_slot": -1,
-        "stop": True,
-        "model": plan.service.name,
-        "tokens_predicted": finish.completion_tokens,
-        "tokens_evaluated": finish.prompt_tokens,
-        "tokens_cached": finish.cached_tokens,
-        "truncated": plan.prompt.truncated,
-        "stop_type": finish.stop_type,
-        "stopping_word": finish.stop_word,
-        "has_new_line": "\n" in text,
-        "generation_settings": {
-            "n_predict": task.max_tokens,
-            "n_ctx": plan.service.engine.n_ctx,
-            "seed": task.seed,
-            "temperature": task.temperature,
-            "top_k": task.top_k,
-            "top_p": task.top_p,
-            "min_p": task.min_p,
-            "stop": list(task.stop),
-            "n_indent": task.indent,
-            "t_max_predict_ms": task.predict_seconds * 1000,
-        },
-        "timings": _timings(finish),
-    }
+class _Reply:
+    def __init__(
+        self, service: Service, request: Request, plan: InfillPlan, body: InfillBody
+    ) -> None:
+        self._service, self._id = service, request.state.id
+        self._plan, self._body, self._choice = plan, body, plan.choices[0]
+        names = ", ".join(name for name in plan.ignored if name.isascii() and name.isprintable())
+        self.headers = {"x-ignored-fields": names[:1000]} if names else {}
+
+    def whole(self, usage: dict[str, Any]) -> dict[str, Any]:
+        answer = self._answer(self._choice.text)
+        if self._body.return_tokens:
+            answer["tokens"] = self._choice.logged["tokens"]
+        if self._plan.scored is not None:
+            scores = self._choice.scores
+            answer["completion_probabilities"] = [_probability(score) for score in scores]
+        fields = self._body.response_fields
+        return picked(answer, fields) if fields else answer
+
+    def begin(self, index: int) -> Iterator[dict[str, Any]]:
+        return iter(())
+
+    def chunks(self, index: int, event: Piece | Finish) -> Iterator[dict[str, Any]]:
+        if isinstance(event, Finish) or not (event.text or event.scores):
+            return
+        part: dict[str, Any] = {
+            "index": 0,
+            "content": event.text,
+            "tokens": list(event.ids),
+            "stop": False,
+            "id_slot": -1,
+            "tokens_predicted": len(self._choice.logged["tokens"]),
+            "tokens_evaluated": len(self._plan.prompt.ids),
+        }
+        if self._plan.scored is not None:
+            part["completion_probabilities"] = [_probability(score) for score in event.scores]
+        yield part
+
+    def end(self, usage: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        yield self._answer("")
+
+    def _answer(self, text: str) -> dict[str, Any]:
+        task, finish = self._plan.tasks[0], self._choice.ended()
+        return {
+            "index": 0,
+            "content": text,
+            "tokens": [],
+            "id_slot": -1,
+            "stop": True,
+            "model": self._service.name,
+            "tokens_predicted": finish.completion_tokens,
+            "tokens_evaluated": finish.prompt_tokens,
+            "tokens_cached": finish.cached_tokens,
+            "truncated": self._plan.prompt.truncated,
+            "stop_type": finish.stop_type,
+            "stopping_word": finish.stop_word,
+            "has_new_line": "\n" in text,
+            "generation_settings": {
+                "n_predict": task.max_tokens,
+                "n_ctx": self._service.engine.n_ctx,
+                "seed": task.seed,
+                "temperature": task.temperature,
+                "top_k": task.top_k,
+                "top_p": task.top_p,
+                "min_p": task.min_p,
+                "stop": list(task.stop),
+                "n_indent": task.indent,
+                "t_max_predict_ms": task.predict_seconds * 1000,
+            },
+            "timings": _timings(finish),
+            "id": self._id,
+        }
 
 
 def _timings(finish: Finish) -> dict[str, float]:
@@ -196,34 +205,3 @@ def picked(answer: dict[str, Any], fields: list[str]) -> dict[str, Any]:
 def _probability(score: Score) -> dict[str, Any]:
     top = [{"id": id, "token": name, "logprob": logprob} for name, logprob, id in score.top]
     return {"id": score.id, "token": score.token, "logprob": score.logprob, "top_logprobs": top}
-
-
-async def _frames(plan: _Plan, run: Run, request: Request, choice: Choice) -> AsyncIterator[bytes]:
-    async for item in run.events():
-        if item is None:
-            yield PING
-            continue
-        before = len(choice.logged["tokens"])
-        choice.add(item[1])
-        if isinstance(item[1], Finish):
-            plan.service.finished(request, [choice], 1)
-            yield frame({**_answer(plan, "", item[1]), "id": request.state.id})
-        elif (data := _part(plan, item[1], before)) is not None:
-            yield data
-
-
-def _part(plan: _Plan, piece: Piece, before: int) -> bytes | None:
-    if not piece.text and not piece.scores:
-        return None
-    part: dict[str, Any] = {
-        "index": 0,
-        "content": piece.text,
-        "tokens": list(piece.ids),
-        "stop": False,
-        "id_slot": -1,
-        "tokens_predicted": before + len(piece.ids),
-        "tokens_evaluated": len(plan.prompt.ids),
-    }
-    if plan.scored:
-        part["completion_probabilities"] = [_probability(score) for score in piece.scores]
-    return frame(part)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,13 +84,26 @@ def _bias(service: Service, body: SamplingFields) -> dict[int, float]:
     return result
 
 
-def wants_usage(body: SamplingFields) -> bool:
-    """Whether a stream ends with the counts."""
-    return body.stream_options is not None and bool(body.stream_options.include_usage)
+@dataclass
+class Chunks:
+    """Objects of one OpenAI stream: what is common to all of them."""
 
+    head: dict[str, Any]
+    usage: bool  # the last one has the counts
 
-async def chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """`first`, then `rest`."""
-    yield first
-    async for item in rest:
-        yield item
+    @classmethod
+    def of(cls, head: dict[str, Any], body: SamplingFields) -> Chunks:
+        """Chunks as `body` asks for them."""
+        return cls(
+            head, body.stream_options is not None and bool(body.stream_options.include_usage)
+        )
+
+    def one(self, index: int, reason: str | None, logprobs: Any, **said: Any) -> dict[str, Any]:
+        """The object that adds `said` to choice `index`."""
+        choice = {"index": index, **said, "logprobs": logprobs, "finish_reason": reason}
+        return {**self.head, "choices": [choice], **({"usage": None} if self.usage else {})}
+
+    def end(self, usage: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The counts, where they were asked for."""
+        if self.usage:
+            yield {**self.head, "choices": [], "usage": usage}

@@ -95,8 +95,8 @@ class Replayer:
         if entry["endpoint"].endswith("/completions"):
             plan = completions.planned(service, CompletionBody.model_validate(request))
             return plan.tasks, plan.choices
-        task = infill.planned(service, InfillBody.model_validate(request), 0.0).task
-        return [task], [Choice()]
+        filled = infill.planned(service, InfillBody.model_validate(request))
+        return filled.tasks, filled.choices
 
     def _slot(self, n_ctx: int) -> Slot:
         if n_ctx not in self._slots:

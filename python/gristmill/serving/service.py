@@ -122,8 +122,11 @@ class Service:
             self.recent.keep(request.state.entry)
         return total
 
-    def submit(self, tasks: Sequence[Task], arrived: float) -> Run:
-        """Queue tasks. Raises 400 where they never fit, 429 where not now, 503 when stopping."""
+    def submit(self, tasks: Sequence[Task], arrived: float, *, stream: bool = True) -> Run:
+        """Queue tasks; of a `stream` only so much may wait unread.
+
+        Raises 400 where they never fit, 429 where not now, 503 when stopping.
+        """
         if len(tasks) > self.engine.room:
             message = (
                 f"{len(tasks)} sequences (prompts x n) in one request; this server takes at most "
@@ -131,7 +134,7 @@ class Service:
             )
             raise bad_value("prompt", message)
         try:
-            return Run(self, tasks, arrived)
+            return Run(self, tasks, arrived, stream)
         except QueueFull as full:
             message = f"the queue is full ({full.waiting} sequences wait); try again later"
             raise ApiError(429, "queue_full", message, retry_seconds=1) from None
@@ -148,8 +151,10 @@ def chosen_seed(seed: int | None) -> int:
 class Run:
     """Submitted tasks and their events, in the order of arrival."""
 
-    def __init__(self, service: Service, tasks: Sequence[Task], arrived: float) -> None:
-        self._service, self._arrived = service, arrived
+    def __init__(
+        self, service: Service, tasks: Sequence[Task], arrived: float, stream: bool
+    ) -> None:
+        self._service, self._arrived, self._stream = service, arrived, stream
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[tuple[int, Event | Failure | None]] = asyncio.Queue()
         self._unsent, self._open, self._first = 0, len(tasks), True
@@ -199,7 +204,7 @@ class Run:
     def _put(self, index: int, event: Piece | Finish | Failure) -> None:
         self._queue.put_nowait((index, event))
         waiting, self._unsent = self._unsent, self._unsent + _weight(event)
-        if waiting and self._unsent > self._service.limits["unsent_bytes"]:
+        if self._stream and waiting and self._unsent > self._service.limits["unsent_bytes"]:
             self.close()  # whoever does not read does not keep a slot
             self._queue.put_nowait((index, Failure("request_timeout", "the answer was not read")))
 
