@@ -223,6 +223,25 @@ def test_csv_rows(tmp_path: Path) -> None:
     assert paths(got) == [("c.csv.gz#2", "z")]
 
 
+def test_csv_headers(tmp_path: Path) -> None:
+    """As spreadsheets write them: a byte order mark before a quote; and two columns of one name."""
+    (tmp_path / "a.csv").write_bytes('\ufeff"text","id"\n"a","1"\n'.encode())
+    assert paths(gather(table(tmp_path / "a.csv", "csv"), tmp_path)) == [("a.csv#2", "a")]
+    (tmp_path / "b.csv").write_bytes(b"text,id,id,text\na,1,2,b\n")
+    with pytest.raises(DataError, match=r"b.csv has two columns 'text'; give each its own name"):
+        gather(table(tmp_path / "b.csv", "csv"), tmp_path)
+
+
+def test_lines_that_an_open_quote_takes_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b'text,id\na,1\n"b,2\nc,3\nd,4\n"e",5\nf,6\n"g,7\nh,8\n')
+    got = gather(table(tmp_path / "a.csv", "csv"), tmp_path)
+    assert paths(got) == [("a.csv#2", "a"), ("a.csv#7", "f")]
+    assert reasons(got) == {
+        "a.csv#6": "not CSV: ',' expected after '\"' (lines 3 to 6 in one: a quote is open)",
+        "a.csv#9": "not CSV: unexpected end of data (lines 8 to 9 in one: a quote is open)",
+    }
+
+
 def test_parquet_rows(tmp_path: Path) -> None:
     select = """SELECT i AS n, CASE WHEN i = 2 THEN NULL ELSE 'text ' || i END AS text,
         TIMESTAMP '1970-01-01 00:01:00' + to_seconds(i) AS t FROM range(3000) r(i)"""

@@ -176,11 +176,16 @@ def _csv(file: Path, name: str, columns: RowColumns) -> Iterator[tuple[int, Valu
     tabs = ".tsv" in name.lower()
     delimiter = columns.delimiter or ("\t" if tabs else ",")
     with _open(file, name) as raw:
-        stream = io.TextIOWrapper(raw, encoding=columns.encoding, errors=_KEEP, newline="")
+        marked = codecs.lookup(columns.encoding).name == "utf-8"
+        encoding = "utf-8-sig" if marked else columns.encoding
+        stream = io.TextIOWrapper(raw, encoding=encoding, errors=_KEEP, newline="")
         reader = csv.reader(stream, delimiter=delimiter, strict=True)
         try:
-            header = [cell.removeprefix("\ufeff") for cell in next(reader, [])]
+            header = next(reader, [])
             _check_columns(name, header, _wanted(columns))
+            twice = next((column for column in _wanted(columns) if header.count(column) > 1), None)
+            if twice:
+                raise DataError(f"{name} has two columns {twice!r}; give each its own name")
             yield from _cells(reader, header, columns.encoding)
         except UnicodeError:
             said = f"not text in {columns.encoding} (line {reader.line_num + 1}); give encoding"
@@ -191,20 +196,27 @@ def _cells(
     reader: Any, header: list[str], encoding: str
 ) -> Iterator[tuple[int, Values | Unusable]]:
     while True:
+        before = reader.line_num
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield reader.line_num, Unusable(f"not CSV: {error}", True)
+            said = f"not CSV: {error}{_swallowed(before, reader.line_num)}"
+            yield reader.line_num, Unusable(said, True)
             continue
         if cells and len(cells) != len(header):
             said = f"{len(cells)} cells, the header has {len(header)}"
-            yield reader.line_num, Unusable(said, True)
+            yield reader.line_num, Unusable(said + _swallowed(before, reader.line_num), True)
         elif any(_KEPT.search(cell) for cell in cells):
             yield reader.line_num, Unusable(f"not text in {encoding}", True)
         elif cells:
             yield reader.line_num, dict(zip(header, cells, strict=True))
+
+
+def _swallowed(before: int, end: int) -> str:
+    """Say which lines one bad row took with it."""
+    return f" (lines {before + 1} to {end} in one: a quote is open)" if end > before + 1 else ""
 
 
 def _docstrings(
