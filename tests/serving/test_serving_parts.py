@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from gristmill.serving.http_errors import ApiError
 from gristmill.serving.json_check import checked_json
 from gristmill.serving.limits import TABLE, Limits, described
 from gristmill.serving.model import choose_context, find_model
-from gristmill.serving.request_log import RequestLog
+from gristmill.serving.request_log import RequestLog, entries, files
 
 LIMITS = Limits()
 
@@ -119,6 +120,27 @@ def test_log_lines_are_whole_and_rotated(tmp_path: Path) -> None:
         assert all(json.loads(line)["text"] == text for line in lines)
         assert (path.parent / name).stat().st_size <= 2000
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_servers_on_one_log_lose_nothing_when_it_rotates(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"id": "before", "text": ""}\n')
+
+    def write(worker: int) -> int:
+        log = RequestLog(path, most_bytes=2000, keep=100)
+        for number in range(300):
+            log.write({"id": f"{worker}-{number}", "text": "x" * 40})
+        log.close()
+        return log.dropped
+
+    with ThreadPoolExecutor(4) as pool:  # a lock of a file is one of its opening, not of a process
+        assert list(pool.map(write, range(4))) == [0] * 4
+    found = [entry["id"] for entry in entries(path)]
+    assert sorted(found) == sorted(["before"] + [f"{w}-{n}" for w in range(4) for n in range(300)])
+    parts = files(path)
+    line = len(json.dumps({"id": "0-100", "text": "x" * 40})) + 1
+    # a part is full, but for one line; it may be over by one line of each other server
+    assert all(2000 - line <= part.stat().st_size < 2000 + 3 * line for part in parts[1:])
 
 
 def test_full_disk_loses_lines_not_the_server(

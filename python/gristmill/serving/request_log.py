@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import mmap
 import os
@@ -16,9 +17,10 @@ from gristmill.errors import ConfigError
 class RequestLog:
     """Appends lines to `path`; past `most_bytes` it becomes path.1, path.1 becomes path.2, ...
 
-    A line is one write to a file opened for appending, so lines of two processes do not mix. When
-    writing fails later (disk full) the server goes on and `dropped` counts the lost lines. Half a
-    line that a crash left at the end stays a line of its own, which readers skip.
+    A line is one write to a file opened for appending, so lines of two servers do not mix, and one
+    that finds the log renamed by the other goes on in the new file. When writing fails later (disk
+    full) the server goes on and `dropped` counts the lost lines. Half a line that a crash left at
+    the end stays a line of its own, which readers skip.
     """
 
     def __init__(
@@ -40,13 +42,12 @@ class RequestLog:
                 f"cannot write the request log {path}: {error.strerror}; "
                 "name another with --log-file or turn it off with --no-log"
             ) from None
-        self._size = os.fstat(self._file).st_size
         self._torn = not _ends_whole(path)
 
     @property
     def size(self) -> int:
         """Bytes of the file."""
-        return self._size
+        return os.fstat(self._file).st_size
 
     def write(self, entry: dict[str, Any]) -> bool:
         """Append one entry; returns whether it was written whole."""
@@ -54,12 +55,11 @@ class RequestLog:
         line = json.dumps(entry, ensure_ascii=True, allow_nan=False).encode("ascii") + b"\n"
         with self._lock:
             try:
-                if self._most and self._size and self._size + len(line) > self._most:
+                if self._most and 0 < self.size > self._most - len(line):
                     self._rotate()
                 if self._torn:
                     line = b"\n" + line  # the torn line stays alone
                 written = os.write(self._file, line)
-                self._size += written
                 self._torn = written < len(line)
                 if self._torn:  # the disk is full
                     raise OSError("short write")
@@ -85,13 +85,21 @@ class RequestLog:
         return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def _rotate(self) -> None:
-        names = [self.path, *(Path(f"{self.path}.{i}") for i in range(1, self._keep + 1))]
-        for older, newer in zip(reversed(names[1:]), reversed(names[:-1]), strict=True):
-            if newer.exists():
-                os.replace(newer, older)
+        fcntl.flock(self._file, fcntl.LOCK_EX)  # until it is closed
+        if self._is_current():
+            names = [self.path, *(Path(f"{self.path}.{i}") for i in range(1, self._keep + 1))]
+            for older, newer in zip(reversed(names[1:]), reversed(names[:-1]), strict=True):
+                if newer.exists():
+                    os.replace(newer, older)
         fresh = self._open()
         os.close(self._file)
-        self._file, self._size = fresh, 0
+        self._file = fresh
+
+    def _is_current(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._file), self.path.stat())
+        except FileNotFoundError:
+            return False
 
 
 def _ends_whole(path: Path) -> bool:
@@ -116,6 +124,15 @@ def entries(path: Path) -> Iterator[dict[str, Any]]:
             for line in file:
                 if (entry := _parsed(line)) is not None:
                     yield entry
+
+
+def damaged(path: Path) -> int:
+    """How many lines of the log and its older parts `entries` skips."""
+    found = 0
+    for part in files(path):
+        with part.open("rb") as file:
+            found += sum(bool(line.strip()) and _parsed(line) is None for line in file)
+    return found
 
 
 def find(path: Path, id: str) -> dict[str, Any] | None:
