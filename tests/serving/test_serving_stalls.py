@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +15,10 @@ from serving_fake import fake_runtime
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
+from gristmill.serving.answers import Choice
 from gristmill.serving.app import create_app
-from gristmill.serving.decode import Piece, Task
+from gristmill.serving.chat_format import chat_format
+from gristmill.serving.decode import Finish, Piece, Task
 from gristmill.serving.engine import Engine
 from gristmill.serving.guard import Guard
 from gristmill.serving.http_errors import ApiError
@@ -151,6 +154,52 @@ def test_a_long_prompt_keeps_nobody_else_waiting(path: str) -> None:
         return health[0], (await asked)[0]
 
     assert asyncio.run(asyncio.wait_for(both(), 20)) == (200, 200)
+    assert engine.stop()
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),  # each asks for 42 log-probabilities
+    [
+        ("/v1/completions", {"prompt": [65] * 20, "echo": True, "logprobs": 1, "max_tokens": 1}),
+        ("/v1/completions", {"prompt": ["a", "b"], "n": 3, "logprobs": 0, "max_tokens": 7}),
+        (
+            "/v1/chat/completions",
+            {
+                "messages": [{"role": "user", "content": "x"}],
+                **{"logprobs": True, "top_logprobs": 20, "max_tokens": 2},
+            },
+        ),
+    ],
+)
+def test_log_probabilities_of_one_request_are_limited(path: str, fields: dict[str, Any]) -> None:
+    """Each is kept until all are there: 64 prompts of 4096 tokens with 20 would be 1.5 GiB."""
+    runtime = fake_runtime()
+    chat = chat_format(runtime.model, "plain")
+    for limit, status in ((42, 200), (41, 400)):
+        engine = Engine(runtime, n_ctx=256, slots=1, queue=64, seconds=60)
+        limits = Limits([f"scores={limit}"])
+        app = create_app(engine, limits, name="m", api_key=None, hosts=None, log=None, chat=chat)
+        got, answer = asyncio.run(ask(app, path, **fields))
+        assert engine.stop()
+        assert got == status
+        if status == 400:
+            assert answer["error"]["param"] == "logprobs"
+            assert "42" in answer["error"]["message"]
+
+
+def test_long_answers_are_not_kept_for_votes() -> None:
+    """The log has them; 256 of the largest requests would be gigabytes."""
+    engine = Engine(fake_runtime(4096, eos=-100.0), n_ctx=4096, slots=1, queue=8, seconds=60)
+    service = Service(engine, Limits(), Metrics(), "fake", 0)
+    kept = {}
+    for tokens in (100, 4000):
+        choices = [Choice(), Choice()]
+        for choice in choices:
+            choice.add(Finish("limit", "", 1, 0, tokens, 0.0, 0.0))
+        state = SimpleNamespace(entry={"id": str(tokens)}, size=100)
+        service.finished(SimpleNamespace(state=state), choices, 1)  # type: ignore[arg-type]
+        kept[tokens] = service.recent.get(str(tokens)) is not None
+    assert kept == {100: True, 4000: False}
     assert engine.stop()
 
 

@@ -12,7 +12,7 @@ from .decode import Finish, Piece
 from .scores import Score
 
 RECENT = 256  # requests whose answers are remembered,
-RECENT_BYTES = 65536  # each with a body of at most so many; others are looked up in the log
+RECENT_BYTES = 65536  # each of at most so many; others are looked up in the log
 
 
 class Choice:

@@ -52,6 +52,7 @@ TABLE = types.MappingProxyType(
         "infill_stop": Limit(16, "strings", 1, 64, "schema", 400, "stop strings of /infill"),
         "stop_bytes": Limit(64, "bytes", 1, 4096, "schema", 400, "length of a stop string"),
         "logprobs": Limit(20, "tokens", 0, 100, "schema", 400, "alternatives per token"),
+        "scores": Limit(1 << 20, "", 1, 1 << 40, "schema", 400, "log-probabilities of one request"),
         "logit_bias": Limit(1024, "tokens", 0, 65536, "schema", 400, "biased tokens"),
         "extra": Limit(256, "chunks", 0, 4096, "schema", 400, "input_extra of /infill"),
         "feedback_bytes": Limit(1 << 28, "bytes", 4096, 1 << 40, "feedback", 507, "of its file"),

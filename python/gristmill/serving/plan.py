@@ -41,6 +41,7 @@ def sampled(
     limits, n = service.limits, body.n or 1
     if n > limits["n"]:
         raise bad_value("n", f"n is {n}; at most {limits['n']}")
+    _check_scores(service, prompts, n * most, n if echo else 0, logprobs)
     stop = service.stops([body.stop] if isinstance(body.stop, str) else body.stop or [], "stop")
     bias = _bias(service, body)
     tasks = []
@@ -66,6 +67,26 @@ def sampled(
                 )
             )
     return tasks
+
+
+def _check_scores(
+    service: Service,
+    prompts: Sequence[Sequence[int]],
+    generated: int,
+    echoed: int,
+    logprobs: int | None,
+) -> None:
+    """Raise 400 for more log-probabilities than are kept; both counts are of each prompt."""
+    if logprobs is None:
+        return
+    tokens = len(prompts) * generated + echoed * sum(map(len, prompts))
+    asked, most = tokens * (1 + logprobs), service.limits["scores"]
+    if asked > most:
+        message = (
+            f"{tokens} tokens with {1 + logprobs} log-probabilities each are {asked}; at most "
+            f"{most} in one request: ask for fewer tokens, prompts, choices or alternatives"
+        )
+        raise bad_value("logprobs", message)
 
 
 def _bias(service: Service, body: SamplingFields) -> dict[int, float]:

@@ -26,6 +26,7 @@ from .runtime import ModelLike
 
 PING_SECONDS = 15.0  # a comment line keeps proxies from closing a silent stream
 FRAME = 200  # bytes of a server-sent event around its text
+TOKEN = 40  # bytes of memory an answer takes per token
 SCORE = 40  # bytes of one token with its log-probability, as JSON
 
 
@@ -118,7 +119,7 @@ class Service:
         finishes = [choice.ended() for choice in choices]
         total = usage(finishes, prompts)
         request.state.entry.update(usage=total, finish=[end.stop_type for end in finishes])
-        if request.state.size <= RECENT_BYTES:
+        if request.state.size + TOKEN * total["completion_tokens"] <= RECENT_BYTES:
             self.recent.keep(request.state.entry)
         return total
 
