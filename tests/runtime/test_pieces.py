@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from pathlib import Path
@@ -33,11 +34,9 @@ ANY = [*HARD, *ADDED, "zzAzzA", "<|im"]
 Pair = tuple[Any, Tokenizer, Tokenizer]
 
 
-def crossing_tokenizer(name: str) -> dict[str, Any]:
-    """A tokenizer.json whose merges join anything: a wrong cut shows in the ids.
-
-    One token cannot be reached by merging: it is used where a piece is looked up whole.
-    """
+@functools.cache
+def trained() -> str:
+    """A BPE whose merges join anything: a wrong cut shows in the ids."""
     rng = random.Random(5)
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -49,7 +48,16 @@ def crossing_tokenizer(name: str) -> dict[str, Any]:
     )
     lines = ["".join(rng.choice(HARD) for _ in range(60)) for _ in range(3000)]
     inner.train_from_iterator(lines, trainer)
-    data: dict[str, Any] = json.loads(inner.to_str())
+    text: str = inner.to_str()
+    return text
+
+
+def crossing_tokenizer(name: str) -> dict[str, Any]:
+    """A tokenizer.json with those merges and the pieces of `name`.
+
+    One token cannot be reached by merging: it is used where a piece is looked up whole.
+    """
+    data: dict[str, Any] = json.loads(trained())
     data["model"]["vocab"]["zzAzzA"] = VOCAB - len(ADDED) - 2
     data["pre_tokenizer"] = pre_tokenizer(name)
     data["model"]["ignore_merges"] = ignore_merges(name)
