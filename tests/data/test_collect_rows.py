@@ -366,6 +366,10 @@ def test_limit_is_a_sample_of_rows_and_files_together(tmp_path: Path) -> None:
     assert 8 <= rows_kept <= 32  # 40 of 80 at random: 20 +- 3.2, so within 3.8 sigma
     reason = f"rows beyond limit = 40 ({40 - rows_kept} of 40)"
     assert [s.reason for s in more.skipped if s.path == "a.jsonl"] == [reason]
+    told = quality.describe(more)["skipped"]
+    assert told["by_reason"]["rows beyond limit = 40"] == 40 - rows_kept
+    assert told["files"] == sum(told["by_reason"].values()) == 80 - len(more.documents)
+    assert sum(source["skipped"] for source in more.sources) == told["files"]
     assert sum(s.source == "src" for s in more.skipped) == rows_kept
     assert len(Store(tmp_path / "raw-40-1").digests()) == 40 - rows_kept
     assert taken(10, 2).documents != few.documents

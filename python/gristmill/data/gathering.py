@@ -202,7 +202,8 @@ class Gathering:
             beyond = good - kept[number, path]
             if beyond:
                 reason = f"rows {self._beyond(number)} ({beyond} of {good})"
-                skipped.append(Skipped(self.listings[number].name, path, reason))
+                name = self.listings[number].name
+                skipped.append(Skipped(name, path, reason, count=beyond))
         return skipped
 
 

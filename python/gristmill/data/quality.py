@@ -59,6 +59,9 @@ def describe(collected: Collected) -> dict[str, Any]:
     """Return counts, encodings, lengths, exact duplicates and everything that was skipped."""
     documents = collected.documents
     lengths = [len(document.text) for document in documents]
+    reasons: Counter[str] = Counter()
+    for row in collected.skipped:
+        reasons[reason_of(row.reason)] += row.count
     return {
         "documents": len(documents),
         "bytes": sum(document.bytes for document in documents),
@@ -73,9 +76,9 @@ def describe(collected: Collected) -> dict[str, Any]:
         "lengths": _lengths(lengths),
         "duplicates": exact_duplicates(documents),
         "skipped": {
-            "files": len(collected.skipped),
+            "files": sum(row.count for row in collected.skipped),
             "faulty": sum(row.fault for row in collected.skipped),
-            "by_reason": _counts(reason_of(row.reason) for row in collected.skipped),
+            "by_reason": _ranked(reasons),
             "rows": [
                 {"source": r.source, "path": r.path, "reason": r.reason, "faulty": r.fault}
                 for r in collected.skipped
@@ -91,7 +94,11 @@ def reason_of(reason: str) -> str:
 
 
 def _counts(values: Iterable[str]) -> dict[str, int]:
-    return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
+    return _ranked(Counter(values))
+
+
+def _ranked(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _lengths(lengths: Sequence[int]) -> Mapping[str, Any]:

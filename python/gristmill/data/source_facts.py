@@ -22,7 +22,9 @@ def describe(
     of_source: dict[str, list[Document]] = defaultdict(list)
     for document in documents:
         of_source[document.source].append(document)
-    left_out = Counter(row.source for row in skipped)
+    left_out: Counter[str] = Counter()
+    for row in skipped:
+        left_out[row.source] += row.count
     return [
         {
             **_source(listing, of_source[listing.name]),

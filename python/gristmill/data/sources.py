@@ -51,6 +51,7 @@ class Skipped:
     path: str
     reason: str
     fault: bool = False
+    count: int = 1  # of rows: how many of a file
 
 
 @dataclass
