@@ -200,7 +200,12 @@ def _pairs(done: Cleaned, step: PairsStep, label: str, seed: int) -> None:
     done.documents = kept
 
 
-_check_web = _by_rules(lambda row, step: prose_rules.check_web(row.text, step))
+def _said(check: Callable[[str, Any], Broken | None]) -> Callable[[Cleaned, Any, str, int], None]:
+    """Return the step for a check of text; of a conversation it is what is said in it."""
+    return _by_rules(lambda row, step: check(conversation.flat(row), step))
+
+
+_check_web = _said(prose_rules.check_web)
 
 
 def _web(done: Cleaned, step: WebStep, label: str, seed: int) -> None:
@@ -209,14 +214,20 @@ def _web(done: Cleaned, step: WebStep, label: str, seed: int) -> None:
         return
     kept = []
     for row in done.documents:
-        text, counts = prose_rules.keep_lines(row.text, step)
-        if not text:
+        text, found = conversation.rewrite(row, lambda text: _kept_lines(text, step))
+        counts = sum(map(Counter, (lost for _, lost in found)), Counter[str]())
+        if not all(kept for kept, _ in found):
             done.removed.append(_removal(row, label, "drop_lines", "0 lines left", "not empty"))
             continue
         for repair, places in counts.items():
             done.repairs.append((row.id, row.source, row.path, label, f"{repair} gone", places))
         kept.append(replace(row, text=text) if counts else row)
     done.documents = kept
+
+
+def _kept_lines(text: str, step: WebStep) -> tuple[str, tuple[bool, dict[str, int]]]:
+    kept, lost = prose_rules.keep_lines(text, step)
+    return kept, (bool(kept), lost)
 
 
 def _contamination(done: Cleaned, step: ContaminationStep, label: str, seed: int) -> None:
@@ -258,7 +269,8 @@ def _exact(done: Cleaned, step: ExactStep, label: str, seed: int) -> None:
 
 def _near(done: Cleaned, step: NearStep, label: str, seed: int) -> None:
     rows = done.documents
-    texts = [conversation.asked(row) if step.compare == "prompt" else row.text for row in rows]
+    compared = conversation.asked if step.compare == "prompt" else conversation.flat
+    texts = [compared(row) for row in rows]
     bar = min(step.group, step.threshold)
     pairs = dedup.similar_pairs(texts, bar, words=step.words, permutations=step.permutations)
     done.similarities += [pair.similarity for pair in pairs]
@@ -327,10 +339,10 @@ def _quantile(done: Cleaned, step: QuantileStep, label: str, seed: int) -> None:
 _STEPS: dict[type, Callable[[Cleaned, Any, str, int], None]] = {
     UnicodeStep: _unicode,
     CodeStep: _by_rules(lambda row, step: code_rules.check(row.text, row.path, step)),
-    ProseStep: _by_rules(lambda row, step: prose_rules.check_prose(row.text, step)),
-    RepetitionStep: _by_rules(lambda row, step: repetition.check_repetition(row.text, step)),
+    ProseStep: _said(prose_rules.check_prose),
+    RepetitionStep: _said(repetition.check_repetition),
     WebStep: _web,
-    LanguageStep: _by_rules(lambda row, step: prose_rules.check_language(row.text, step)),
+    LanguageStep: _said(prose_rules.check_language),
     PairsStep: _pairs,
     ContaminationStep: _contamination,
     ExactStep: _exact,
