@@ -231,6 +231,25 @@ def test_a_model_without_holes_has_no_editor_line(tmp_path: Path) -> None:
         assert "gristmill serve" in text
 
 
+@pytest.mark.parametrize(
+    ("kind", "shown", "absent"),
+    [
+        ("line", "-p 'def main('", "chat "),
+        ("continuation", "-p 'This is '", "def main"),
+        ("answer", "chat     http://127.0.0.1:8080/", "gristmill generate"),
+    ],
+)
+def test_what_to_try_fits_the_model(tmp_path: Path, kind: str, shown: str, absent: str) -> None:
+    console = pytest.importorskip("gristmill.console")
+    from gristmill.pipeline import STAGES, Done, Run
+
+    write_json(tmp_path / "samples.json", [sample(kind, False)])
+    run = Run(tmp_path, [Done(stage, tmp_path, {}, False, 1.0) for stage in STAGES])
+    text = "\n".join(console.closing(run, "127.0.0.1", 8080))
+    assert shown in text and "gristmill serve" in text
+    assert absent not in text
+
+
 def test_failed_gate_shows_in_the_line(tmp_path: Path) -> None:
     console = pytest.importorskip("gristmill.console")
     from gristmill.pipeline import STAGES, Done

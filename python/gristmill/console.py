@@ -98,22 +98,32 @@ def _one_per_kind(found: list[dict[str, Any]], count: int) -> list[dict[str, Any
 def closing(run: Run, host: str, port: int) -> list[str]:
     """Return the last lines of a complete run: samples, report, how to serve and to edit."""
     lines: list[str] = []
+    kind = ""  # of the samples
     by_name = {done.stage.name: done.path for done in run.done}
     if "evaluate" in by_name:
-        shown = samples(by_name["evaluate"])
+        shown, kind = samples(by_name["evaluate"]), _kind(by_name["evaluate"])
         lines += ["", "files it has never seen:", *shown] if shown else []
     lines += ["", f"report   {run.folder / 'report.html'}"]
     if "deploy" in by_name:
         options = "" if port == 8080 else f" --port {port}"
         options += "" if host == "127.0.0.1" else f" --host {host}"
-        lines += [
-            f"try      gristmill generate {run.folder} -p 'def main(' --max-tokens 40",
-            f"serve    gristmill serve {run.folder}{options}",
-        ]
+        if kind != "answer":
+            begin = "This is " if kind == "continuation" else "def main("
+            lines.append(f"try      gristmill generate {run.folder} -p '{begin}' --max-tokens 40")
+        lines.append(f"serve    gristmill serve {run.folder}{options}")
+        if kind == "answer":
+            lines.append(f"chat     http://{host}:{port}/ while it is served")
         if _fills(by_name["deploy"]):
             url = f"http://{host}:{port}/infill"
             lines.append(f"editor   llama.vim: let g:llama_config = {{'endpoint_fim': '{url}'}}")
     return lines
+
+
+def _kind(evaluate: Path) -> str:
+    """Return the kind of the first sample: answer, continuation or that of a hole."""
+    path = evaluate / "samples.json"
+    found = read_json(path) if path.is_file() else []
+    return str(found[0]["kind"]) if found else ""
 
 
 def _fills(deploy: Path) -> bool:
