@@ -213,6 +213,12 @@ SPOILED = {
         lambda f: (f / "adapter_model.safetensors").rename(f / "adapter_model.bin"), "a pickle"
     ),
     "another kind": (_edit(peft_type="IA3"), "'IA3' given, allowed: 'LORA'"),
+    "rank of no number": (_edit(r=None), r"adapter_config\.json: r = None given, allowed: whole"),
+    "rank 0": (_edit(r=0), "r = 0 given, allowed: whole numbers from 1"),
+    "alpha of no number": (_edit(lora_alpha="x"), "lora_alpha = 'x' given, allowed: numbers"),
+    "dropout of 2": (_edit(lora_dropout=2.0), "lora_dropout = 2.0 given, allowed: 0 to below 1"),
+    "targets of no name": (_edit(target_modules=5), "target_modules = 5 given, allowed: names"),
+    "saved of no name": (_edit(modules_to_save=[7]), r"modules_to_save = \[7\] given, allowed"),
     "dora": (_edit(use_dora=True), "use_dora = True given"),
     "another architecture": (_edit(target_modules=["c_attn"]), "does not fit the model"),
     "another rank": (_edit(r=8), r"shape \(4, 32\) given.*give the model"),

@@ -7,6 +7,7 @@ A folder holds `adapter_model.safetensors` (A and B of every adapted layer) and
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,7 +178,8 @@ def read_adapter(folder: Path) -> Adapter:
             f"{folder} has only adapter_model.bin, a pickle; allowed: {WEIGHTS}; load and save it "
             "with a newer peft"
         )
-    rank, targets = int(given["r"]), given.get("target_modules") or ()
+    _check_values(path, given)
+    rank, targets = given["r"], given.get("target_modules") or ()
     alpha = float(given.get("lora_alpha", 8))
     if given.get("use_rslora"):
         alpha *= rank**0.5  # its scale is alpha / sqrt(r)
@@ -187,6 +189,29 @@ def read_adapter(folder: Path) -> Adapter:
         tuple(given.get("modules_to_save") or ()), given.get("base_model_name_or_path"),
         bool(given.get("fan_in_fan_out")),
     )  # fmt: skip
+
+
+def _check_values(path: Path, given: dict[str, Any]) -> None:
+    rank, alpha = given.get("r"), given.get("lora_alpha", 8)
+    dropout, targets = given.get("lora_dropout", 0.0), given.get("target_modules")
+    saved = given.get("modules_to_save")
+    for key, value, good, allowed in (
+        ("r", rank, type(rank) is int and rank > 0, "whole numbers from 1"),
+        ("lora_alpha", alpha, _number(alpha), "numbers"),
+        ("lora_dropout", dropout, _number(dropout) and 0 <= dropout < 1, "0 to below 1"),
+        ("target_modules", targets, isinstance(targets, str) or _names(targets), "names"),
+        ("modules_to_save", saved, _names(saved), "names"),
+    ):
+        if not good:
+            raise ArtifactError(f"{path}: {key} = {value!r} given, allowed: {allowed}")
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _names(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and all(isinstance(v, str) for v in value))
 
 
 def _layers(module: Module, prefix: str = "") -> Iterator[tuple[Module, str, str, Any]]:
