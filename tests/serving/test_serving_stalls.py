@@ -15,6 +15,8 @@ from serving_fake import fake_runtime
 pytest.importorskip("fastapi")
 pytest.importorskip("prometheus_client")
 
+from pydantic import BaseModel, ValidationError
+
 from gristmill.serving.answers import Choice
 from gristmill.serving.app import create_app
 from gristmill.serving.chat_format import chat_format
@@ -24,6 +26,7 @@ from gristmill.serving.guard import Guard
 from gristmill.serving.http_errors import ApiError
 from gristmill.serving.limits import Limits
 from gristmill.serving.metrics import Metrics
+from gristmill.serving.schema import ChatBody, CompletionBody, DetokenizeBody, InfillBody
 from gristmill.serving.service import Service
 
 HEADERS = [(b"host", b"localhost"), (b"content-type", b"application/json")]
@@ -128,6 +131,28 @@ def test_a_whole_answer_is_not_cut_where_the_loop_was_busy() -> None:
     assert engine.stop()
     assert status == 200, answer
     assert len(answer["choices"][0]["logprobs"]["tokens"]) == 2600
+
+
+@pytest.mark.parametrize(
+    ("model", "body"),
+    [
+        (CompletionBody, {"prompt": [True] * 1000}),
+        (CompletionBody, {"prompt": [[None] * 1000]}),
+        (CompletionBody, {"prompt": "x", "stop": [1] * 1000}),
+        (ChatBody, {"messages": [{}] * 1000}),
+        (ChatBody, {"messages": [{"role": "user", "content": [{}] * 1000}]}),
+        (InfillBody, {"input_extra": [1] * 1000}),
+        (InfillBody, {"stop": [1] * 1000, "samplers": [1] * 1000, "response_fields": [1] * 1000}),
+        (DetokenizeBody, {"tokens": [""] * 1000}),
+    ],
+)
+def test_a_wrong_list_is_left_at_its_first_wrong_entry(
+    model: type[BaseModel], body: dict[str, Any]
+) -> None:
+    """A list of 1 MiB would be half a million errors: seconds in which nobody is served."""
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate(body)
+    assert caught.value.error_count() < 20
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/tokenize"])

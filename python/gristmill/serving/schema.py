@@ -13,6 +13,9 @@ Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, lt=1 << 31)]
+# a list is left at its first wrong entry: one error for each would take seconds and 500 MB
+Strings = Annotated[list[str], Field(fail_fast=True)]
+Ids = Annotated[list[int], Field(fail_fast=True)]
 Seed = Annotated[int, Field(ge=-1, lt=1 << 63)]  # -1: choose one, as llama.cpp's clients say
 
 
@@ -31,7 +34,7 @@ class SamplingFields(BaseModel):
     max_tokens: Count | None = None
     n: Annotated[int, Field(ge=1)] | None = None
     seed: Seed | None = None
-    stop: str | list[str] | None = None
+    stop: str | Strings | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: Temperature | None = None
@@ -47,7 +50,7 @@ class SamplingFields(BaseModel):
 class CompletionBody(SamplingFields):
     """`POST /v1/completions`. Unknown fields are refused."""
 
-    prompt: str | list[str] | list[int] | list[list[int]] = "<|endoftext|>"
+    prompt: str | Strings | Ids | Annotated[list[Ids], Field(fail_fast=True)] = "<|endoftext|>"
     suffix: str | None = None
     best_of: int | None = None
     echo: bool | None = None
@@ -73,7 +76,7 @@ class ChatMessage(BaseModel):
 
     model_config = ONLY_EMPTY
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart] | None = None
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
 
 
 # of OpenAI's and llama.cpp's fields those that change nothing with these values
@@ -93,7 +96,7 @@ class ChatBody(SamplingFields):
     """`POST /v1/chat/completions`. Fields that would change the answer are refused by name."""
 
     model_config = ONLY_EMPTY
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: Count | None = None
     n_predict: Annotated[int, Field(ge=-1, lt=1 << 31)] | None = None  # llama.cpp's max_tokens
     logprobs: bool | None = None
@@ -143,7 +146,7 @@ class InfillBody(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
     input_prefix: str | None = None
     input_suffix: str | None = None
-    input_extra: list[ExtraChunk] | None = None
+    input_extra: Annotated[list[ExtraChunk], Field(fail_fast=True)] | None = None
     prompt: str | None = None
     n_predict: Annotated[int, Field(ge=-2, lt=1 << 31)] | None = None
     n_indent: Count | None = None
@@ -152,15 +155,15 @@ class InfillBody(BaseModel):
     top_k: int | None = None
     top_p: Number | None = None
     min_p: Number | None = None
-    samplers: list[str] | str | None = None
+    samplers: Strings | str | None = None
     seed: Seed | None = None
-    stop: list[str] | None = None
+    stop: Strings | None = None
     stream: bool | None = None
     n_probs: Count | None = None
     ignore_eos: bool | None = None
     return_tokens: bool | None = None
     cache_prompt: bool | None = None
-    response_fields: list[str] | None = None
+    response_fields: Strings | None = None
 
     def unknown(self) -> list[str]:
         """Names of the fields this server ignores, in order."""
@@ -187,7 +190,7 @@ class DetokenizeBody(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="ignore")
     model: str | None = None
-    tokens: list[int]
+    tokens: Ids
 
 
 def first_problem(errors: list[Any]) -> tuple[str, str]:
