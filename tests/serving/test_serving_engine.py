@@ -69,6 +69,17 @@ def test_together_gives_what_alone_gives(make: Callable[..., Engine]) -> None:
     assert engine.counters.generated_tokens == 12 * 30
 
 
+def test_conversations_that_begin_alike_keep_a_cache_each(make: Callable[..., Engine]) -> None:
+    """All texts share the begin-of-text id, all chats a system message."""
+    engine = make(slots=2)
+    for text, cached in ((b"first one", 0), (b"second one", 0), (b"first one!", 11), (b"secon", 6)):
+        sink, _ = start(engine, Task((1, 2, *text), 1))
+        assert sink.done.wait(10)
+        end = sink.events[-1]
+        assert isinstance(end, Finish)
+        assert end.cached_tokens == cached, text
+
+
 def test_short_requests_pass_a_long_one(make: Callable[..., Engine]) -> None:
     engine = make(fake_runtime(4096, seconds=0.002, eos=-100.0))
     long, job = start(engine, Task(PROMPT, 2000))

@@ -3,9 +3,10 @@
 Each active request is a generator (decode.py) with a slot, that is a key-value cache. A step reads
 the weights once for the next token of every answer, and for at most PREFILL ids of prompts, in
 turns: a long prompt keeps neither running answers nor short prompts waiting. A request that waits
-takes the free slot whose cache shares the longest beginning with its prompt. The bytes of an answer
-depend on the request alone: sampling is a function of (seed, position) and the runtime's logits do
-not depend on what was cached or is evaluated beside.
+takes the free slot whose cache shares the longest beginning with its prompt, or a new one while
+that slot holds mostly another text. The bytes of an answer depend on the request alone: sampling is
+a function of (seed, position) and the runtime's logits do not depend on what was cached or is
+evaluated beside.
 """
 
 from __future__ import annotations
@@ -176,7 +177,9 @@ class Engine:
     def _take_slot(self, prompt: Sequence[int]) -> Slot | None:
         best = max(self._free, key=lambda slot: common_prefix(slot.ids, prompt), default=None)
         shared = common_prefix(best.ids, prompt) if best is not None else 0
-        if self._made < self._limits[0] and shared == 0:
+        # of another text more would be forgotten than this one shares with it
+        other = best is None or 2 * shared < len(best.ids)
+        if self._made < self._limits[0] and other:
             try:
                 slot = Slot(self.runtime.new_session(self.n_ctx), [])
             except (MemoryError, RuntimeError, ValueError):
