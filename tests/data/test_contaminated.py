@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,26 @@ def test_words_do_not_look_at_case_and_signs() -> None:
     assert shared(text, [QUESTION], run=13) == [(0, run)]
     assert shared(text, [QUESTION], run=14) == []
     assert shared(text.replace("flour", "flower"), [QUESTION], run=13) == []
+
+
+@pytest.mark.parametrize("unit", ["words", "characters"])
+@pytest.mark.parametrize(
+    "disguise",
+    [
+        lambda text: unicodedata.normalize("NFD", text),
+        lambda text: text.replace("ou", "o\u00adu").replace("il", "i\u200bl"),  # soft, zero width
+        lambda text: "".join(chr(ord(c) + 0xFEE0) if c.isalpha() and c < "{" else c for c in text),
+        lambda text: text.replace("fl", "\ufb02"),  # ligature
+    ],
+)
+def test_the_same_letters_in_another_writing(unit: str, disguise: Any) -> None:
+    asked = QUESTION.replace("mill", "moulin à café, près de là,")
+    other = disguise(asked)
+    assert other != asked
+    words = len(re.findall(r"\w+", asked))
+    run = words if unit == "words" else len("".join(re.findall(r"\w+", asked)))
+    for text, example in ((other, asked), (asked, other)):
+        assert len(shared(text, [example], unit=unit, run=run)) == 1
 
 
 def test_characters_do_not_look_at_space_either() -> None:

@@ -1,12 +1,13 @@
 """Which documents share a long run of words or characters with an example of an evaluation set.
 
 Runs are compared by 64-bit hashes, and each hit is then confirmed on the words themselves. What is
-compared has no case and no punctuation; `characters` has no space either.
+compared has no case and no punctuation, and is in NFKC; `characters` has no space either.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from gristmill.data.evaluation_sets import Example
 from gristmill.data.prose_settings import ContaminationStep
 
 _WORD = re.compile(r"[^\W_]+")
+_UNSEEN = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")  # soft hyphen, zero width
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _UNKNOWN = np.uint64(0)  # number of what stands in no example
 Ints = npt.NDArray[np.int64]
@@ -105,6 +107,8 @@ def by_set(
 
 
 def _words(text: str) -> list[str]:
+    if not text.isascii():  # one writing for what reads the same
+        text = unicodedata.normalize("NFKC", _UNSEEN.sub("", text))
     return _WORD.findall(text.lower())
 
 
