@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,10 @@ import pytest
 from conftest import HERE, Server, free_port, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from serving_fake import fake_runtime
+
+from gristmill.errors import GristmillError
+from gristmill.serving import cli
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"max_tokens": -1}, "max_tokens"),
@@ -254,8 +258,9 @@ def test_broken_http_does_not_hurt(server: Server) -> None:
 def test_key(start: Callable[..., Server]) -> None:
     server = start("--api-key", "secret-key-1")
     right = {"authorization": "Bearer secret-key-1"}
-    routes = [("GET", p) for p in ("/v1/models", "/metrics", "/openapi.json", "/nope")]
-    routes += [("POST", p) for p in ("/v1/completions", "/infill", "/tokenize", "/detokenize")]
+    routes = [("GET", p) for p in ("/v1/models", "/metrics", "/alerts", "/openapi.json", "/nope")]
+    paths = ("/v1/completions", "/v1/chat/completions", "/v1/feedback", "/infill", "/tokenize")
+    routes += [("POST", path) for path in (*paths, "/detokenize")]
     for method, path in routes:
         body = {"prompt": "x", "max_tokens": 1} if method == "POST" else None
         for wrong in ("", "Bearer", "Bearer secret-key-2", "Basic secret-key-1", "secret-key-1"):
@@ -268,29 +273,32 @@ def test_key(start: Callable[..., Server]) -> None:
     assert b"secret-key-1" not in server.log.read_bytes()
 
 
-def start_failing(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(HERE / "serving_fake_server.py"), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+def test_a_port_in_use_is_told_with_the_next_step(server: Server) -> None:
+    command = [sys.executable, str(HERE / "serving_fake_server.py"), "--port", str(server.port)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 2
+    assert f"port {server.port} of 127.0.0.1 is in use; choose another" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
-def test_port_in_use_and_other_bad_starts(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    port = ("--port", str(free_port()))
-    cases = [
-        (
-            ("--port", str(server.port)),
-            f"port {server.port} of 127.0.0.1 is in use; choose another",
-        ),
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
         (("--port", "70000"), "allowed are 1 to 65535"),
-        ((*port, "--host", "0.0.0.0"), "set a key with --api-key"),
-        ((*port, "--api-key", "short"), "8 to 512"),
-        ((*port, "--limit", "nothing=1"), "no limit 'nothing'"),
-        ((*port, "--ctx", "1000"), "16 to 256"),
-        ((*port, "--log-file", str(tmp_path / "file/log")), "cannot write the request log"),
-    ]
-    with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda case: start_failing(*case[0]), cases))
-    for (_, message), result in zip(cases, results, strict=True):
-        assert result.returncode == 2
-        assert message in result.stderr
-        assert "Traceback" not in result.stderr
+        (("--host", "0.0.0.0"), "set a key with --api-key"),
+        (("--api-key", "short"), "8 to 512"),
+        (("--limit", "nothing=1"), "no limit 'nothing'"),
+        (("--ctx", "1000"), "16 to 256"),
+        (("--log-file", "{}/file/log"), "cannot write the request log"),
+    ],
+)
+def test_bad_starts(
+    run_servers: None, tmp_path: Path, options: tuple[str, str], message: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    given = ["--port", str(free_port()), options[0], options[1].format(tmp_path)]
+    with pytest.raises(GristmillError, match=message) as caught:
+        cli.serve_runtime(fake_runtime(), Path("fake.gguf"), parser.parse_args(given))
+    assert caught.value.exit_code == 2
