@@ -160,7 +160,9 @@ def promote(
     finished or a file that is not as it was written, LockedError as `append` does.
     """
     manifest = _finished(run)
-    _check_gates(run)
+    if failed := failed_gates(run):
+        lines = "\n  ".join(failed)
+        raise GateError(f"{run} is not promoted, it did not pass:\n  {lines}")
     path = run / DEPLOYED / MODEL
     recorded = manifest["outputs"].get(MODEL, {}).get("sha256")
     digest = sha256_file(path)
@@ -195,17 +197,15 @@ def _finished(run: Path) -> dict[str, Any]:
     return manifest
 
 
-def _check_gates(run: Path) -> None:
-    """Raise GateError with every gate of the run that failed, also where the run went on."""
+def failed_gates(run: Path) -> list[str]:
+    """Return a line for every gate of a run that failed, also where the run went on."""
     failed = []
     for label in sorted(read_json(run / "run.json")["stages"]):
         for gate in read_json(run / label / MANIFEST)["gates"]:
             if not gate["passed"]:
                 value, bar, file = gate["value"], gate["bar"], run / label / gate["file"]
                 failed.append(f"{label}: {gate['name']}: {value}, bar {bar}; see {file}")
-    if failed:
-        lines = "\n  ".join(failed)
-        raise GateError(f"{run} is not promoted, it did not pass:\n  {lines}")
+    return failed
 
 
 def _below(root: Path, model: Path) -> str:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +24,37 @@ from tiny_run import WORDS, source_text, write_config, write_source
 
 from gristmill import cli, registry
 from gristmill.artifacts import read_json
+from gristmill.config import load
 from gristmill.data.document import Document, read_documents
+from gristmill.pipeline import Options, Pipeline
 from gristmill.registry import Entry
 from gristmill.selection import changes
+from gristmill.selection.changes import Changes
 from gristmill.selection.voted import Votes, read_votes
 from gristmill.serving.settings import UpdateConfig
 
 RUNS = Path("runs")
+CHAT = """
+project = { name = "talks" }
+annotate = { task = "none", skip = "a test" }
+split = { vocab_size = 300, min_bytes = 1000, chat = { template = "chatml" } }
+design = { context = 128, steps = 1 }
+train = { fim_rate = 0.0 }
+[[collect.source]]
+use = "jsonl"
+path = "talks.jsonl"
+content = "messages"
+licence = "MIT"
+why = "a test"
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_pages() -> Iterator[None]:
+    """Pages of runs are a third of their time here, and tested elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gristmill.verbs.shared.write_report", lambda run: None)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +129,10 @@ def test_a_better_successor_is_promoted_and_the_next_goes_on_from_it(
     assert second.run != first.run and second.run in shown
     assert second.reason.startswith(f"update of {first.run}: newest files -")
     run = RUNS / second.run
+    state = second.facts["update"]
+    assert state["runs"] == [first.run, second.run] and state["base"] == first.run
+    (facts,) = (read_json(path) for path in RUNS.glob(".update/*/update.json"))
+    assert facts["promoted"] is True and facts["candidate"] == second.run
     texts = [d.text for d in read_documents(run / "04_split/train/documents.parquet")]
     assert any(edited in text and "end" in text for text in texts)
     tested = read_documents(run / "04_split/test/documents.parquet")
@@ -122,7 +154,7 @@ def test_a_worse_successor_stays_out_and_by_how_much_is_said(
     """
     rng = random.Random(3)
     wrong = "def get_{}_{}({}, n=5):\n    return {}.{}({})\n\n\n"
-    noise = ["".join(wrong.format(*rng.choices(WORDS, k=6)) for _ in range(8)) for _ in range(40)]
+    noise = ["".join(wrong.format(*rng.choices(WORDS, k=6)) for _ in range(8)) for _ in range(22)]
     write_votes([vote(number, text) for number, text in enumerate(noise[2:])])
     add_files(range(200, 209), "get")
     for number in (200, 201):
@@ -130,11 +162,13 @@ def test_a_worse_successor_stays_out_and_by_how_much_is_said(
         path.write_text(noise[number - 200])
         os.utime(path, (1_790_000_000 + number,) * 2)
     before = (RUNS / registry.REGISTRY).read_bytes()
-    words = ["--set", "update.lr=2", "--set", "update.old=0"]
+    bar = "evaluate.max_bits_per_byte=0.1"  # a gate that fails: it is measured all the same
+    words = ["--set", "update.lr=2", "--set", "update.old=0", "--set", bar]
     assert cli.main(["update", *words]) == 3
     said = capsys.readouterr().err
     assert "stays out" in said and "on the newest changed files worse: +" in said
     assert "allowed: update.margin = 0.02" in said
+    assert "10_test: bits per byte, test files" in said
     assert (RUNS / registry.REGISTRY).read_bytes() == before
     (facts,) = (read_json(path) for path in RUNS.glob(".update/*/update.json"))
     assert facts["promoted"] is False and facts["newest"]["low"] > 0.02
@@ -196,6 +230,32 @@ def test_an_origin_is_known_through_updates() -> None:
     assert changes.origin_path(again) == changes.origin_path(first) == "src/pkg/a.py"
 
 
+def test_conversations_are_kept_as_they_were_collected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Split renders them by a template; the next run must get messages again."""
+    monkeypatch.chdir(tmp_path)
+    rng = random.Random(1)
+    talks = [
+        [
+            {"role": "user", "content": f"What is {' '.join(rng.sample(WORDS, 3))} {n}?"},
+            {"role": "assistant", "content": f"The {' '.join(rng.choices(WORDS, k=5))} {n}."},
+        ]
+        for n in range(60)
+    ]
+    lines = [json.dumps({"messages": talk}) + "\n" for talk in talks]
+    Path("talks.jsonl").write_text("".join(lines))
+    Path("chat.toml").write_text(CHAT)
+    run = Pipeline(load("chat.toml"), RUNS, Options(until="split")).run().folder
+    kept = {d.id for d in read_documents(run / "04_split/train/documents.parquet")}
+    known = changes.known_documents([run], kept)
+    new = [replace(known[0], id=f"{n:064x}", path=f"b.jsonl#{n}.messages") for n in range(9)]
+    votes = Votes(chats=[("chatcmpl-1", talks[0])])
+    tables = changes.plan_tables(Changes(new, kept, []), known, votes, UpdateConfig(), 10**6, 1)
+    assert len(tables.rows["old"]) == len(kept) > 20
+    assert all(row["messages"] in talks for rows in tables.rows.values() for row in rows)
+
+
 def test_votes_become_texts_or_are_counted(tmp_path: Path) -> None:
     infill = vote(6, "MIDDLE") | {
         "request": {"input_prefix": "p" * 50, "prompt": "now", "input_suffix": "s" * 50}
@@ -203,28 +263,36 @@ def test_votes_become_texts_or_are_counted(tmp_path: Path) -> None:
     chat = vote(7, None, "up") | {"request": {"messages": [{"role": "user", "content": "hi"}]}}
     twice = vote(8, "first thought")
     ids = vote(9, "ideal") | {"request": {"prompt": [1, 2, 3]}}
-    votes = [vote(1, "IDEAL"), vote(2, None, "down"), vote(3, "better", "down"), vote(4, None),
+    late = vote(10, "later") | {"time": time.time() + 1e9}
+    broken = [vote(11, "x") | {"time": math.nan}, vote(12, None, "up") | {"answer": 5}]
+    votes = [late, *broken, vote(1, "IDEAL"), vote(2, None, "down"), vote(3, "better", "down"), vote(4, None),
              vote(5, " ", "up"), infill, chat, twice, twice | {"ideal": "second thought"}, ids,
              {"id": "cmpl-x"}]  # fmt: skip
     path = write_votes(votes, tmp_path / "feedback.jsonl")
-    found = read_votes(path, 0.0, True, 20)
+    with path.open("a") as stream:
+        stream.write('{"id": "cmpl-half')
+    found = read_votes(path, 0.0, True, 20, chat=False)
     texts = dict(found.texts)
     assert texts[vote(1, "")["id"]] == "def get_1(IDEAL\n\nend"
     assert texts[vote(3, "")["id"]] == "def get_3(better\n\nend"
     assert texts[vote(5, "")["id"]] == "def get_5(answered\n\nend"
     assert texts[vote(6, "")["id"]] == "p" * 17 + "now" + "MIDDLE" + "s" * 20
     assert texts[vote(8, "")["id"]] == "def get_8(second thought\n\nend"
-    ((_, messages),) = found.chats
+    assert found.chats == []
+    ((_, messages),) = read_votes(path, 0.0, True, 20, chat=True).chats
     assert [(m["role"], m["content"]) for m in messages] == [
         ("user", "hi"),
         ("assistant", "answered"),
     ]
     assert found.counts == {
-        "edited": 4, "accepted": 2, "left out: thumbs down": 1, "left out: no opinion": 1,
-        "left out: the prompt is token ids or several texts": 1, "not a vote": 1,
+        "edited": 4, "accepted": 1, "lines that cannot be read": 1,
+        "left out: a chat, and the model is trained on texts": 1,
+        "left out: its time is still to come": 1,
+        "left out: thumbs up for no answer, or for several": 1, "left out: thumbs down": 1, "left out: no opinion": 1,
+        "left out: the prompt is token ids or several texts": 1, "not a vote": 2,
     }  # fmt: skip
-    assert found.until == 1e9 + 9
-    later = read_votes(path, 1e9 + 7, True, 20)
+    assert found.until == 1e9 + 12  # not of the vote to come, which would hide all before it
+    later = read_votes(path, 1e9 + 7, True, 20, chat=False)
     assert [id for id, _ in later.texts] == [vote(8, "")["id"]]
-    assert not read_votes(path, 0.0, False, 20).chats
-    assert read_votes(tmp_path / "none.jsonl", 3.0, True, 20) == Votes(until=3.0)
+    assert not read_votes(path, 0.0, False, 20, chat=True).chats
+    assert read_votes(tmp_path / "none.jsonl", 3.0, True, 20, chat=False) == Votes(until=3.0)

@@ -69,12 +69,15 @@ def known_documents(runs: Iterable[Path], kept: set[str]) -> list[Document]:
     """Return what runs were trained on and is still in the sources, or was feedback; no text twice.
 
     Validation and test files of an update are among them: newer files test the next one.
+    Conversations are as they were before split rendered them.
     """
     found: dict[str, Document] = {}
     for run in runs:
+        cleaned = read_documents(run / "02_clean" / "documents.parquet")
+        clean = {(d.source, d.path): d for d in cleaned}
         for split in ("train", "val", "test"):
             documents = read_documents(run / "04_split" / split / "documents.parquet")
-            for document in documents:
+            for document in (clean[d.source, d.path] for d in documents):
                 mine = document.source in (NEW, VOTED)  # of an update
                 if (split == "train" or mine) and (origin(document) in kept or _voted(document)):
                     found[origin(document)] = document

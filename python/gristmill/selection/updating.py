@@ -18,7 +18,7 @@ from typing import Any
 from gristmill import registry
 from gristmill.artifacts import read_json, sha256_json, write_json
 from gristmill.config import Config, changed, check
-from gristmill.data.document import Document, read_documents
+from gristmill.data.document import Document, is_chat, read_documents
 from gristmill.data.shards import Shard
 from gristmill.errors import ArtifactError, GateError
 from gristmill.evaluation.bits import Bits, bits_per_byte
@@ -47,6 +47,7 @@ class Deployed:
     base: Path  # the run whose configuration names the sources of people
     collected: Path  # what those sources held when this model was made
     voted_until: float
+    runs: list[Path]  # the base, and every update on the way from it to `run`
 
     @property
     def tables(self) -> dict[str, Any]:
@@ -83,7 +84,9 @@ def deployed(root: Path) -> Deployed:
             )
     known = facts.get("collected")
     collected = root / STAGES / known if known else base / "01_collect"
-    return Deployed(entry, run, base, collected, float(facts.get("voted_until", 0.0)))
+    runs = [root / name for name in facts.get("runs", [base.name, run.name])]
+    there = [path for path in dict.fromkeys(runs) if (path / "run.json").is_file()]
+    return Deployed(entry, run, base, collected, float(facts.get("voted_until", 0.0)), there)
 
 
 def update(
@@ -98,8 +101,10 @@ def update(
     u = config.update
     collected = _collect(root, config)
     seed = config.project.seed
-    found = changes.compare(_documents(before.collected), _documents(collected), seed)
-    votes = read_votes(feedback, before.voted_until, u.accepted, u.characters)
+    then = _documents(before.collected)
+    found = changes.compare(then, _documents(collected), seed)
+    chat = any(is_chat(document.path) for document in then)
+    votes = read_votes(feedback, before.voted_until, u.accepted, u.characters, chat)
     usable = len(votes.texts) + len(votes.chats)
     if not found.new and not usable:
         gone = f" ({len(found.gone)} files are gone)" if found.gone else ""
@@ -115,13 +120,7 @@ def update(
         )
     said(_sources(before, collected, found, votes))
     tables, folder = _prepare(root, before, config, found, votes)
-    try:
-        candidate = run(_candidate(root, before, config, tables, folder, overrides)).folder
-    except GateError as error:
-        said_by_gate = str(error).partition("\n  `--set")[0]  # going on would not promote it
-        raise GateError(
-            f"the candidate stays out, {root} serves {before.entry.run} as before: {said_by_gate}"
-        ) from None
+    candidate = run(_candidate(root, before, config, tables, folder, overrides)).folder
     return _decide(root, before, config, candidate, collected, votes, folder)
 
 
@@ -159,8 +158,7 @@ def _sources(before: Deployed, collected: Path, found: Changes, votes: Votes) ->
 def _prepare(
     root: Path, before: Deployed, config: Config, found: Changes, votes: Votes
 ) -> tuple[Tables, Path]:
-    runs = list(dict.fromkeys([before.base, before.run]))
-    known = changes.known_documents(runs, found.kept)
+    known = changes.known_documents(before.runs, found.kept)
     design = config.design
     floor = FLOOR * design.batch * design.context * BYTES_PER_TOKEN
     tables = changes.plan_tables(found, known, votes, config.update, floor, config.project.seed)
@@ -181,7 +179,7 @@ def _candidate(
     u, design = config.update, read_json(before.run / "05_design" / "design.json")
     steps = _steps(before, tables, design, config)
     every = max(1, steps // 4)
-    made["project"]["gates"] = "stop"
+    made["project"]["gates"] = "record"  # it is measured in any case, and not promoted
     made["collect"] = {"source": changes.write_tables(tables, folder)}
     made["annotate"]["audit"] = ""
     made["split"] |= {
@@ -230,26 +228,33 @@ def _decide(
     old = _forgetting(before, candidate, config)
     failed = _worse("the newest changed files", newest, u.margin, "update.margin")
     failed += _worse("the old validation files", old, u.forgetting, "update.forgetting")
+    failed += registry.failed_gates(candidate)
     facts = {
         "candidate": candidate.name,
         "deployed": before.entry.run,
         "newest": newest.plain() | {"files": metrics["documents"], "margin": u.margin},
         "old": old.plain() | {"margin": u.forgetting},
         "feedback": dict(votes.counts),
-        "promoted": not failed,
+        "promoted": False,
     }
     write_json(folder / "update.json", facts)
+    said = f"newest files {_shown(newest)}, old validation files {_shown(old)}"
     if failed:
         raise GateError(
             f"the candidate {candidate.name} stays out, {root} serves {before.entry.run} as "
-            "before:\n  " + "\n  ".join(failed)
+            f"before ({said}):\n  " + "\n  ".join(failed)
         )
-    said = f"newest files {_shown(newest)}, old validation files {_shown(old)}"
-    state = {"base": before.base.name, "collected": collected.name, "voted_until": votes.until}
+    runs = [run.name for run in before.runs] + [candidate.name]
+    state = {
+        "base": before.base.name, "collected": collected.name, "voted_until": votes.until,
+        "runs": runs,
+    }  # fmt: skip
     entry = registry.promote(
         root, candidate, f"update of {before.entry.run}: {said}", facts={"update": state},
         instead_of=before.entry,
     )  # fmt: skip
+    facts["promoted"] = True  # not before it is
+    write_json(folder / "update.json", facts)
     return Outcome(
         entry, f"promoted {candidate.name} in place of {before.entry.run}: {said}", facts
     )

@@ -3,19 +3,22 @@
 A line of feedback.jsonl (serving/feedback.py) has request and answer. An edit to ideal becomes the
 text it would have been: what stood before, the ideal, what stood after, both cut to `characters`.
 An answer with thumbs up does too where that is wanted; one with thumbs down is left out. Every line
-is counted, with the reason where it gives nothing.
+is counted, with the reason where it gives nothing; one that cannot be read too.
 """
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gristmill.serving.request_log import entries
+from gristmill.serving.request_log import damaged, entries
 
 FEEDBACK = "feedback.jsonl"
+AHEAD = 3600.0  # seconds that the clock of a server may be ahead of this one
 
 
 @dataclass
@@ -28,35 +31,46 @@ class Votes:
     until: float = 0.0  # time of the newest vote
 
 
-def read_votes(path: Path, after: float, accepted: bool, characters: int) -> Votes:
+def read_votes(path: Path, after: float, accepted: bool, characters: int, chat: bool) -> Votes:
     """Return the votes later than `after`; of several on one answer the last one counts.
 
-    Half a line (a crash, a full disk) is passed over: the vote was never confirmed.
+    chat: whether the model is trained on conversations; votes on the other kind are left out.
     """
     last: dict[str, dict[str, Any]] = {}
+    found = Votes(until=after)
     if path.is_file():
         for entry in entries(path):
             last[str(entry.get("id"))] = entry
-    found = Votes(until=after)
+        if torn := damaged(path):  # a crash, a full disk: the last of them was never confirmed
+            found.counts["lines that cannot be read"] = torn
+    newest = time.time() + AHEAD
     for id, vote in last.items():
-        time = vote.get("time")
-        if not isinstance(time, int | float):
+        given = vote.get("time")
+        if not isinstance(given, int | float) or not math.isfinite(given):
             found.counts["not a vote"] += 1
-            continue
-        if time > after:
-            found.until = max(found.until, float(time))
-            _take(found, id, vote, accepted, characters)
+        elif given > newest:  # taken, it would hide all votes until then
+            found.counts["left out: its time is still to come"] += 1
+        elif given > after:
+            found.until = max(found.until, float(given))
+            _take(found, id, vote, accepted, characters, chat)
     return found
 
 
-def _take(found: Votes, id: str, vote: dict[str, Any], accepted: bool, characters: int) -> None:
+def _take(
+    found: Votes, id: str, vote: dict[str, Any], accepted: bool, characters: int, chat: bool
+) -> None:
     wanted, said = _wanted(vote, accepted)
     if not wanted:
         found.counts[said] += 1
         return
     request = vote.get("request")
     request = request if isinstance(request, dict) else {}
-    if "messages" in request:
+    if ("messages" in request) != chat:
+        other = "a completion, and the model" if chat else "a chat, and the model"
+        learns = "conversations" if chat else "texts"
+        found.counts[f"left out: {other} is trained on {learns}"] += 1
+        return
+    if chat:
         messages = _messages(request["messages"])
         if messages is None:
             found.counts["left out: messages that cannot be read"] += 1
@@ -85,7 +99,8 @@ def _wanted(vote: dict[str, Any], accepted: bool) -> tuple[str, str]:
     if not accepted:
         return "", "left out: thumbs up (update.accepted is false)"
     answers = vote.get("answer")
-    texts = [a.get("text") for a in answers if isinstance(a, dict)] if answers else []
+    given = answers if isinstance(answers, list) else []
+    texts = [answer.get("text") for answer in given if isinstance(answer, dict)]
     if len(texts) == 1 and isinstance(texts[0], str) and texts[0].strip():
         return texts[0], "accepted"
     return "", "left out: thumbs up for no answer, or for several"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from gristmill.errors import ConfigError
 from gristmill.verbs.shared import missing, run_stages, runs_argument
 
 
@@ -26,6 +27,8 @@ def run(args: argparse.Namespace) -> int:
         from gristmill.selection.voted import FEEDBACK
     except ModuleNotFoundError as error:
         raise missing(error, "run") from None
+    if args.feedback is not None and not args.feedback.is_file():
+        raise ConfigError(f"--feedback {args.feedback}: no such file")
     feedback = args.feedback or args.runs / ".serve" / FEEDBACK
     outcome = update(
         args.runs, args.set, feedback,
