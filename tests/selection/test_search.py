@@ -151,6 +151,13 @@ def test_settings_that_do_not_go_together_fail_alone(tmp_path: Path) -> None:
     assert failed.values == {"design.heads": 5} and "hidden_size" in failed.outcome.reason
 
 
+@pytest.mark.parametrize("trials", [0, -1])
+@pytest.mark.parametrize("method", ["grid", "tpe"])
+def test_no_trials_are_not_all_of_them(tmp_path: Path, method: str, trials: int) -> None:
+    with pytest.raises(ConfigError, match=f"--trials {trials} given; allowed: 1 or more"):
+        search(tmp_path, method, trials)
+
+
 def test_another_search_under_the_same_name_is_refused(tmp_path: Path) -> None:
     run_search(Search(make, GRID, "grid", 7, "mine"), tmp_path, 1, runner=runner)
     with pytest.raises(ConfigError, match="another search"):
@@ -248,14 +255,11 @@ def table(runs: Path) -> list[Any]:
 def test_killed_search_resumes_to_the_same_table_and_never_opens_the_test(place: Path) -> None:
     assert cli.main(words("whole")) == 0
     command = [sys.executable, "-m", "gristmill", *words("cut")]
-    kills = 0
-    for begun in (1, 2):
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-        while len(_keys(place / "cut")) < begun and child.poll() is None:
-            time.sleep(0.01)
-        os.kill(child.pid, signal.SIGKILL)  # the trial is a process of its own
-        kills += child.wait() == -signal.SIGKILL
-    assert kills == 2
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    while len(_keys(place / "cut")) < 2 and child.poll() is None:
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)  # in the second trial, which is a process of its own
+    assert child.wait() == -signal.SIGKILL
     assert subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode == 0
     assert table(place / "cut") == table(place / "whole")
     stages = {path.name.partition("-")[0] for path in (place / "whole/.stages").iterdir()}

@@ -91,7 +91,8 @@ def run_search(
     """
     sampler = sampling.sampler(search.method, search.ranges, search.seed)
     if isinstance(sampler, sampling.Listed):
-        trials = min(trials or len(sampler.points), len(sampler.points))
+        count = len(sampler.points)
+        trials = count if trials is None else min(trials, count)
     if trials is None or trials < 1:
         raise ConfigError(f"--trials {trials} given; allowed: 1 or more (only a grid has an end)")
     folder, store = search.folder(root), Store(root)
