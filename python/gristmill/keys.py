@@ -61,7 +61,7 @@ def source_digests(module: str, package: Path = PACKAGE) -> dict[str, str]:
         digest, imported = _read(name, file, stamp.st_mtime_ns, stamp.st_size)
         found[name] = digest
         for target in imported:
-            if target == NAME:
+            if target == NAME and NAME not in seen:
                 waiting += _engine(package)
             parts = target.split(".")
             waiting += [".".join(parts[:count]) for count in range(2, len(parts) + 1)]

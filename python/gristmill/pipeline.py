@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import time
@@ -304,8 +305,9 @@ class Pipeline:
 
     # ------------------------------------------------------------------------ run folder
 
+    @functools.cached_property
     def digest(self) -> str:
-        """Return the identity of this run: everything known before it starts."""
+        """Identity of this run: everything known before it starts."""
         sources = {stage.name: keys.source_digests(stage.module) for stage in self.stages}
         first = self.done[0].manifest["key"]
         config = {name: part for name, part in self.sections.items() if name not in AFTER}
@@ -314,11 +316,10 @@ class Pipeline:
     def _link(self) -> tuple[Path, bool]:
         """Link what is done into the run folder; returns it and whether its record changed."""
         links = {done.stage.folder: done.path for done in self.done}
-        digest = self.digest()
-        folder = self.store.run_folder(self.config.project.name, digest, links)
+        folder = self.store.run_folder(self.config.project.name, self.digest, links)
         record = {
             "name": self.config.project.name,
-            "digest": digest,
+            "digest": self.digest,
             "config": self.sections,
         }
         stages = {
