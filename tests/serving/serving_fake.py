@@ -6,12 +6,15 @@ last four ids, so they depend on the context and on nothing else.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from gristmill.serving.decode import Event, Finish, Piece
+from gristmill.serving.engine import Failure
 from gristmill.serving.runtime import Logits, Runtime
 
 WORDS = (b"def ", b"return ", b"\n    ", b" = ", "é".encode(), "语".encode(), "😀".encode())
@@ -26,6 +29,25 @@ def mixed(x: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
+
+
+class Sink:
+    """What one request gets from the engine."""
+
+    def __init__(self) -> None:
+        self.events: list[Event | Failure] = []
+        self.done = threading.Event()
+
+    def __call__(self, event: Event | Failure) -> None:
+        """Take an event."""
+        self.events.append(event)
+        if isinstance(event, Finish | Failure):
+            self.done.set()
+
+    @property
+    def ids(self) -> list[int]:
+        """Those that were generated."""
+        return [i for event in self.events if isinstance(event, Piece) for i in event.ids]
 
 
 class FakeModel:

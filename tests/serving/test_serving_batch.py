@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import HERE, wait_until
-from serving_fake import FakeSession, fake_runtime
+from serving_fake import FakeSession, Sink, fake_runtime
 
 from gristmill.serving.decode import PREFILL, Event, Finish, Piece, Task, decode
 from gristmill.serving.engine import Engine, Failure, Job
@@ -20,23 +19,6 @@ from gristmill.serving.runtime import Logits, Runtime, Slot, eval_in_turns
 
 sys.path.insert(0, str(HERE.parent / "runtime"))
 N_CTX = 1024
-
-
-class Sink:
-    """What one request gets."""
-
-    def __init__(self) -> None:
-        self.events: list[Event | Failure] = []
-        self.done = threading.Event()
-
-    def __call__(self, event: Event | Failure) -> None:
-        self.events.append(event)
-        if isinstance(event, Finish | Failure):
-            self.done.set()
-
-    def answer(self) -> list[Any]:
-        """Everything of it but times and what was cached."""
-        return answer(self.events)
 
 
 def answer(events: list[Event | Failure]) -> list[Any]:
@@ -121,7 +103,7 @@ def test_batched_is_serial_byte_for_byte(
     assert all(sink.done.wait(60) for sink in sinks)
     for task, sink in zip(wanted, sinks, strict=True):
         alone = Slot(real.new_session(N_CTX), [])
-        assert sink.answer() == answer(list(decode(real, alone, task)))
+        assert answer(sink.events) == answer(list(decode(real, alone, task)))
     assert max((len(batch) for batch in recorder.batches), default=1) == slots
 
 
@@ -174,4 +156,4 @@ def test_one_that_fails_in_a_step_takes_no_other_along(make: Callable[..., Engin
     assert "kernel failed" in failure.message
     for task, sink in zip(good, sinks, strict=True):
         alone = Slot(fake.new_session(N_CTX), [])
-        assert sink.answer() == answer(list(decode(fake, alone, task)))
+        assert answer(sink.events) == answer(list(decode(fake, alone, task)))

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from conftest import wait_until
-from serving_fake import FakeSession, fake_runtime
+from serving_fake import FakeSession, Sink, fake_runtime
 
-from gristmill.serving.decode import Event, Finish, Piece, Task
+from gristmill.serving.decode import Event, Finish, Task
 from gristmill.serving.engine import Engine, Failure, Job, QueueFull, Stopped
 from gristmill.serving.runtime import Runtime
 
 PROMPT = tuple(b"def f(x):")
-
-
-class Sink:
-    """Collects what is delivered."""
-
-    def __init__(self) -> None:
-        self.events: list[Event | Failure] = []
-        self.done = threading.Event()
-
-    def __call__(self, event: Event | Failure) -> None:
-        self.events.append(event)
-        if isinstance(event, Finish | Failure):
-            self.done.set()
-
-    @property
-    def ids(self) -> list[int]:
-        return [i for event in self.events if isinstance(event, Piece) for i in event.ids]
 
 
 def start(engine: Engine, task: Task) -> tuple[Sink, Job]:
