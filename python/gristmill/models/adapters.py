@@ -84,7 +84,7 @@ def add_adapter(
             f"{', '.join(names)}, {ALL}"
         )
     tied = model.config.tie_word_embeddings
-    if tied and any(model.ROLES.get(name) == "embedding" for name in saved):
+    if tied and HEAD not in saved and any(model.ROLES.get(name) == "embedding" for name in saved):
         saved = (*saved, HEAD)  # peft knows nothing of tied copies: it gets both
     parameters = list(model.named_parameters())
     modules = [name.rpartition(".")[0] for name, _ in parameters] + ([HEAD] if tied else [])
