@@ -72,6 +72,20 @@ def test_short_requests_pass_a_long_one(make: Callable[..., Engine]) -> None:
     job.cancel()
 
 
+@pytest.mark.parametrize("slots", [1, 2])
+def test_one_request_of_many_prompts_waits_its_turn(
+    make: Callable[..., Engine], slots: int
+) -> None:
+    engine = make(fake_runtime(4096, seconds=0.002, eos=-100.0), slots=slots, queue=40)
+    many: list[Sink] = []
+    engine.submit([Task(PROMPT, 10)] * 30, lambda _: many.append(Sink()) or many[-1])
+    wait_until(lambda: bool(many[0].events))
+    few = [start(engine, Task(PROMPT, 10))[0] for _ in range(2)]
+    assert all(sink.done.wait(10) for sink in few)
+    assert sum(sink.done.is_set() for sink in many) <= 2 + 4 * slots
+    assert all(sink.done.wait(20) for sink in many)
+
+
 def test_full_queue_refuses_all_of_a_request(make: Callable[..., Engine]) -> None:
     engine = make(fake_runtime(4096, seconds=0.005, eos=-100.0))
     jobs = [start(engine, Task(PROMPT, 4000))[1] for _ in range(2)]

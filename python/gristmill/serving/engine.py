@@ -45,6 +45,13 @@ class Failure:
 Deliver = Callable[["Event | Failure"], None]  # called on the worker thread; must not block
 
 
+@dataclass
+class Turn:
+    """When one of the jobs of a request was last started, at first when they came."""
+
+    last: float
+
+
 @dataclass(eq=False)
 class Job:
     """A submitted task. `cancel()` frees its slot before the next step."""
@@ -52,6 +59,7 @@ class Job:
     task: Task
     deliver: Deliver
     deadline: float  # time.monotonic()
+    turn: Turn
     submitted: float = field(default_factory=time.monotonic)
     started: float | None = None
     cancelled: bool = False
@@ -123,14 +131,15 @@ class Engine:
         Raises QueueFull where the queue has not room for all, Stopped after `stop`.
         """
         slots, room, seconds = self._limits
-        deadline = time.monotonic() + seconds
+        now = time.monotonic()
+        turn = Turn(now)  # one for all: a request of many tasks does not keep the others waiting
         with self._wake:
             if self._stopping:
                 raise Stopped
             idle = slots - len(self._active)
             if len(self._waiting) + len(tasks) > room + max(idle, 0):
                 raise QueueFull(len(self._waiting))
-            jobs = [Job(task, deliver(i), deadline) for i, task in enumerate(tasks)]
+            jobs = [Job(task, deliver(i), now + seconds, turn) for i, task in enumerate(tasks)]
             self._waiting.extend(jobs)
             self._wake.notify()
         return jobs
@@ -160,18 +169,20 @@ class Engine:
                 self._drop_all(error)
 
     def _admit(self) -> None:
-        kept = deque(job for job in self._waiting if not self._expired(job))
-        self._waiting = kept
-        while kept:
+        self._waiting = deque(job for job in self._waiting if not self._expired(job))
+        while self._waiting:
+            job = min(self._waiting, key=lambda job: job.turn.last)
             try:
-                slot = self._take_slot(kept[0].task.prompt)
+                slot = self._take_slot(job.task.prompt)
             except Exception as error:  # no memory for even one cache: this request fails, not all
-                self._fail(kept.popleft(), error)
+                self._waiting.remove(job)
+                self._fail(job, error)
                 continue
             if slot is None:
                 return
-            job = kept.popleft()
-            job.slot, job.started, job.fed = slot, time.monotonic(), self.counters.steps
+            self._waiting.remove(job)
+            job.slot, job.fed = slot, self.counters.steps
+            job.started = job.turn.last = time.monotonic()
             self._active.append(job)
 
     def _take_slot(self, prompt: Sequence[int]) -> Slot | None:
