@@ -265,7 +265,8 @@ def test_votes_become_texts_or_are_counted(tmp_path: Path) -> None:
     ids = vote(9, "ideal") | {"request": {"prompt": [1, 2, 3]}}
     late = vote(10, "later") | {"time": time.time() + 1e9}
     broken = [vote(11, "x") | {"time": math.nan}, vote(12, None, "up") | {"answer": 5}]
-    votes = [late, *broken, vote(1, "IDEAL"), vote(2, None, "down"), vote(3, "better", "down"), vote(4, None),
+    votes = [late, *broken]
+    votes += [vote(1, "IDEAL"), vote(2, None, "down"), vote(3, "better", "down"), vote(4, None),
              vote(5, " ", "up"), infill, chat, twice, twice | {"ideal": "second thought"}, ids,
              {"id": "cmpl-x"}]  # fmt: skip
     path = write_votes(votes, tmp_path / "feedback.jsonl")
@@ -288,7 +289,8 @@ def test_votes_become_texts_or_are_counted(tmp_path: Path) -> None:
         "edited": 4, "accepted": 1, "lines that cannot be read": 1,
         "left out: a chat, and the model is trained on texts": 1,
         "left out: its time is still to come": 1,
-        "left out: thumbs up for no answer, or for several": 1, "left out: thumbs down": 1, "left out: no opinion": 1,
+        "left out: thumbs up for no answer, or for several": 1,
+        "left out: thumbs down": 1, "left out: no opinion": 1,
         "left out: the prompt is token ids or several texts": 1, "not a vote": 2,
     }  # fmt: skip
     assert found.until == 1e9 + 12  # not of the vote to come, which would hide all before it

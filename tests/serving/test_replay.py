@@ -113,6 +113,23 @@ def test_a_line_without_an_answer_says_so(replayer: Replayer) -> None:
     assert found.outcome == "cannot" and "no request that was answered" in found.text
 
 
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ({"answer": 5}, "damaged"),
+        ({"answer": [{"text": "a"}]}, "damaged"),
+        ({"answer": []}, "0 answers"),
+        ({"n_ctx": "x"}, "damaged"),
+        ({"model": 7}, "damaged"),
+    ],
+)
+def test_a_damaged_line_says_so(
+    damage: dict[str, Any], said: str, log: Path, replayer: Replayer
+) -> None:
+    found = replayer.replay(answered(log)[0] | damage)
+    assert found.outcome == "cannot" and said in found.text
+
+
 def test_the_verb(
     log: Path, gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +148,7 @@ def test_the_verb(
     first["answer"][0]["tokens"][0] += 1
     changed.write_text(json.dumps(first) + "\n" + lines[0][:40])  # and half a line at the end
     assert cli.main(["replay", "--all", *common[2:], "--log-file", str(changed)]) == 4
-    assert "1 of 1 answers differ" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "1 of 1 answers differ" in shown.err and "1 lines cannot be read" in shown.out
     for wrong in ([], [id, "--all"], ["--last", "0"]):
         assert cli.main(["replay", *wrong, *common]) == 2

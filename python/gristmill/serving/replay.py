@@ -58,6 +58,9 @@ class Replayer:
             return Replayed(id, "cannot", f"the request is refused today: {error}")
         if any(task.predict_seconds for task in tasks):
             return Replayed(id, "cannot", "t_max_predict_ms stopped it by the clock")
+        if len(tasks) != len(entry["answer"]):
+            found = len(entry["answer"])
+            return Replayed(id, "cannot", f"it has {found} answers, the request {len(tasks)}")
         slot = self._slot(int(entry["n_ctx"]))
         count = 0
         for number, (task, choice) in enumerate(zip(tasks, choices, strict=True)):
@@ -74,6 +77,8 @@ class Replayer:
         """Why a line cannot be replayed on this model; empty where it can."""
         if not {"request", "answer", "model", "n_ctx", "endpoint"} <= entry.keys():
             return str(entry.get("error") or "the line holds no request that was answered")
+        if not _readable(entry):
+            return "the line is damaged: it holds no answer of texts and tokens"
         if any(one["finish_reason"] is None for one in entry["answer"]) and "error" in entry:
             return f"it failed: {entry['error']}"
         digest = self._runtime.model.digest
@@ -102,6 +107,22 @@ class Replayer:
         if n_ctx not in self._slots:
             self._slots[n_ctx] = Slot(self._runtime.new_session(n_ctx), [])
         return self._slots[n_ctx]
+
+
+def _readable(entry: Mapping[str, Any]) -> bool:
+    """Say whether request and answer have the form in which they are logged."""
+    answers, kinds = entry["answer"], {"text": str, "tokens": list, "finish_reason": object}
+    return (
+        isinstance(entry["request"], dict)
+        and isinstance(entry["model"], str)
+        and isinstance(entry["endpoint"], str)
+        and isinstance(entry["n_ctx"], int)
+        and isinstance(answers, list)
+        and all(
+            isinstance(one, dict) and all(isinstance(one.get(k), v) for k, v in kinds.items())
+            for one in answers
+        )
+    )
 
 
 def _difference(logged: Mapping[str, Any], again: Mapping[str, Any], *, whole: bool) -> str:

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _entries(args: argparse.Namespace) -> list[dict[str, object]]:
     """The lines that are asked for; raises ConfigError, DataError."""
-    from gristmill.serving.request_log import entries, find
+    from gristmill.serving.request_log import damaged, entries, find
 
     if (args.id is not None) + args.all + (args.last is not None) != 1:
         raise ConfigError("give the id of one answer, or --all, or --last N")
@@ -67,6 +67,8 @@ def _entries(args: argparse.Namespace) -> list[dict[str, object]]:
         return [one]
     if args.last is not None and args.last < 1:
         raise ConfigError(f"--last {args.last} given; allowed: 1 or more")
+    if torn := damaged(args.log_file):
+        print(f"{args.log_file}: {torn} lines cannot be read (a crash, a full disk): passed over")
     answered = [entry for entry in entries(args.log_file) if "answer" in entry]
     if not answered:
         raise DataError(f"{args.log_file} holds no answered request")
