@@ -208,12 +208,15 @@ def test_small_sources_are_repeated_in_train_alone(cleaned: Path, tmp_path: Path
     repeated = tmp_path / "collect"
     repeated.mkdir()
     write_json(repeated / "mixture.json", {"repeats": {"src": {d.path: 3 for d in documents()}}})
-    sizes = {}
+    sizes, files = {}, {}
     for name, more in (("plain", {}), ("repeated", {"collect": repeated})):
         inputs = {"clean": cleaned, **more}
         annotate.run(context("annotate", tmp_path / f"{name}-labels", inputs))
         inputs["annotate"] = tmp_path / f"{name}-labels"
-        split.run(context("split", tmp_path / name, inputs))
+        result = split.run(context("split", tmp_path / name, inputs))
+        (table,) = (t for t in result.report["tables"] if t["title"] == "Splits")
+        files[name] = [row[1:3] for row in table["rows"]], result.summary.split(",")[0]
         sizes[name] = [len(Shard.open(tmp_path / name / part)) for part in ("train", "val", "test")]
     train, val, test = sizes["plain"]
     assert sizes["repeated"] == [3 * train, val, test]
+    assert files["repeated"] == files["plain"]  # a file is one, however often it is read

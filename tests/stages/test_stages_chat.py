@@ -117,6 +117,16 @@ def test_split_masks_and_lists(done: Done) -> None:
     assert said.startswith("The ") and said.endswith("<|im_end|>")
 
 
+def test_too_long_ones_are_listed_once_however_often_they_are_read(tmp_path: Path) -> None:
+    folders = begin(tmp_path)
+    (tmp_path / "collect").mkdir()
+    repeats = {"s": {f"a.jsonl#{number}.messages": 3 for number in range(96)}}
+    write_json(tmp_path / "collect" / "mixture.json", {"repeats": repeats})
+    run(STAGES[0], tmp_path / "split", {**folders, "collect": tmp_path / "collect"})
+    facts = read_json(tmp_path / "split" / "chat.json")
+    assert [row["path"] for row in facts["left_out"]] == ["a.jsonl#3.messages"]
+
+
 def test_model_and_baselines_are_measured_on_the_same_bytes(done: Done) -> None:
     folders, results = done
     (gate,) = [g for g in results["evaluate"].gates if g.name == "bytes counted"]

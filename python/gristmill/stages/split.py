@@ -6,7 +6,7 @@ Gates: no leak between any two splits; every file comes back from its tokens.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ SHARD_SCHEMA = {**DOCUMENT_SCHEMA, "label_quality": "VARCHAR"}
 class _Written:
     """One split as it lies on disk."""
 
-    files: int
+    files: int  # each once, however often it is repeated
     bytes: int
     lengths: list[int]  # tokens of each file, `<|endoftext|>` included
     changed: int  # files that did not come back from their tokens
@@ -148,7 +148,12 @@ def _write(
     raw = [text.encode("utf-8") for text in texts]
     pairs = zip(ids, raw, strict=True)
     changed = sum(tokenizer.decode_bytes(own[:-1]) != text for own, text in pairs)
-    return _Written(len(texts), sum(map(len, raw)), [len(own) for own in ids], changed)
+    files = _files(document for document, _ in labelled)
+    return _Written(files, sum(map(len, raw)), [len(own) for own in ids], changed)
+
+
+def _files(documents: Iterable[Document]) -> int:
+    return len({(document.source, document.path) for document in documents})
 
 
 def _write_chats(
@@ -177,7 +182,9 @@ def _write_chats(
     )
     lengths = [len(own) for own in ids]
     size, counted = sum(map(len, raw)), sum(map(sum, counts))
-    return _Written(len(ids), size, lengths, changed, counted, done.left_out, done.shortened)
+    files = _files(done.documents)
+    left_out = list({(row["path"], row["id"]): row for row in done.left_out}.values())
+    return _Written(files, size, lengths, changed, counted, left_out, done.shortened)
 
 
 def _report_chats(
@@ -267,7 +274,7 @@ def _sizes(written: dict[str, _Written]) -> dict[str, Any]:
     rows = []
     for split, part in written.items():
         tokens = sum(part.lengths)
-        share, per_token = part.files / files, part.bytes / max(1, tokens - part.files)
+        share, per_token = part.files / files, part.bytes / max(1, tokens - len(part.lengths))
         rows.append([split, part.files, round(share, 3), part.bytes, tokens, round(per_token, 3)])
     columns = ["split", "files", "share of files", "bytes", "tokens", "bytes per token"]
     return {"title": "Splits", "columns": columns, "rows": rows}
