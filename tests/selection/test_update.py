@@ -298,3 +298,12 @@ def test_votes_become_texts_or_are_counted(tmp_path: Path) -> None:
     assert [id for id, _ in later.texts] == [vote(8, "")["id"]]
     assert not read_votes(path, 0.0, False, 20, chat=True).chats
     assert read_votes(tmp_path / "none.jsonl", 3.0, True, 20, chat=False) == Votes(until=3.0)
+
+
+def test_an_answer_that_echoes_its_prompt_gives_it_once(tmp_path: Path) -> None:
+    line = {"id": "cmpl-1", "time": 5.0, "rating": "up", "ideal": None, "endpoint": "/v1/completions",
+            "request": {"prompt": "def f(", "echo": True},
+            "answer": [{"text": "def f(x):", "finish_reason": "stop", "tokens": [1]}]}  # fmt: skip
+    path = tmp_path / "feedback.jsonl"
+    path.write_text(json.dumps(line) + "\n")
+    assert read_votes(path, 0.0, True, 50, chat=False).texts == [("cmpl-1", "def f(x):")]

@@ -82,6 +82,8 @@ def _take(
             found.counts["left out: the prompt is token ids or several texts"] += 1
             return
         before, after = around
+        if request.get("echo"):  # then the answer begins with the prompt
+            wanted = wanted.removeprefix(before)
         before = before[-characters:] if characters else ""
         found.texts.append((id, f"{before}{wanted}{after[:characters]}"))
     found.counts[said] += 1
