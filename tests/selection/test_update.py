@@ -301,7 +301,7 @@ def test_votes_become_texts_or_are_counted(tmp_path: Path) -> None:
 
 
 def test_an_answer_that_echoes_its_prompt_gives_it_once(tmp_path: Path) -> None:
-    line = {"id": "cmpl-1", "time": 5.0, "rating": "up", "ideal": None, "endpoint": "/v1/completions",
+    line = {"id": "cmpl-1", "time": 5.0, "rating": "up", "ideal": None,
             "request": {"prompt": "def f(", "echo": True},
             "answer": [{"text": "def f(x):", "finish_reason": "stop", "tokens": [1]}]}  # fmt: skip
     path = tmp_path / "feedback.jsonl"
