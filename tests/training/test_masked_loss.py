@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from tiny_llama import settings, small
 
 import gristmill as gm
 from gristmill.data.loader import IGNORED
+from gristmill.errors import TrainingError
 
 Batch = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
 
@@ -108,3 +110,11 @@ def test_killed_and_resumed_on_conversations(tmp_path: Path) -> None:
     assert process.wait(60) == -signal.SIGKILL, "the run was over before it was killed"
     subprocess.run([*script, str(tmp_path / "cut")], check=True, timeout=120)
     assert _digest(tmp_path / "cut") == _digest(tmp_path / "whole")
+
+
+def test_validation_where_nothing_counts_is_an_error() -> None:
+    nothing = Micro(WHOLE)
+    nothing.y[:] = IGNORED
+    with pytest.raises(TrainingError, match="none of the 2 batches of validation"):
+        config = replace(settings(1), eval_every=1, eval_batches=2)
+        gm.Trainer(small(), Micro(WHOLE), nothing, config).fit()

@@ -221,6 +221,11 @@ class Trainer:
             losses = self.model.token_losses(inputs, targets)
             total += float(losses.astype(np.float64).sum())
             count += int((targets >= 0).sum())
+        if not count:
+            raise TrainingError(
+                f"step {step}: none of the {self.config.eval_batches} batches of validation holds "
+                "a token that counts; raise train.eval_batches"
+            )
         loss = total / count
         if not math.isfinite(loss):
             self._stop(step, "the validation loss", self.model.first_nonfinite(inputs))
