@@ -38,7 +38,7 @@ def test_psi_by_hand() -> None:
 @pytest.mark.parametrize(("n", "least"), [(60, 380), (300, 400)])
 def test_false_alarms_and_detections(n: int, least: int) -> None:
     """400 windows of 9 features: at most ALPHA of those without a shift may alarm (4; we allow the
-    95 % bound of a binomial, 8); a shift of one standard deviation is nearly always, or always, seen."""
+    95 % bound of a binomial, 8); a shift of one standard deviation is (nearly) always seen."""
     rng = np.random.default_rng(n)
     names = [f"text.f{i}" for i in range(9)]
     reference = {name: summary(rng.normal(size=200)) for name in names}

@@ -20,8 +20,8 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("gristmill._C")
 
-from conftest import HERE, Server
 from serving_fake import VOCAB, fake_runtime
+from serving_process import HERE, Server
 
 from gristmill.checkpoint.reference import Meter, summary
 from gristmill.errors import ConfigError

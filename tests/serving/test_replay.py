@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import HERE, Server
+from serving_process import HERE, Server
 
 pytest.importorskip("gristmill._C")
 pytest.importorskip("tokenizers")

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import HERE, wait_until
 from serving_fake import FakeSession, Sink, fake_runtime
+from serving_process import HERE, wait_until
 
 from gristmill.serving.decode import PREFILL, Event, Finish, Piece, Task, decode
 from gristmill.serving.engine import Engine, Failure, Job

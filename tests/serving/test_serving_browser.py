@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from browser import Page, chromium
-from conftest import Server
+from serving_process import Server
 
 from gristmill.serving.feedback import latest
 from gristmill.serving.request_log import entries

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import Server, wait_until
 from serving_fake import FIRST_SPECIAL, SPECIALS, FakeModel
+from serving_process import Server, wait_until
 
 from gristmill.data.chat import render, text_of
 from gristmill.data.chat_templates import CHATML, TEMPLATES

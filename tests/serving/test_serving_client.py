@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Server, wait_until
+from serving_process import Server, wait_until
 
 openai = pytest.importorskip("openai")
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from conftest import wait_until
 from serving_fake import FakeSession, Sink, fake_runtime
+from serving_process import wait_until
 
 from gristmill.serving.decode import Event, Finish, Task
 from gristmill.serving.engine import Engine, Failure, Job, QueueFull, Stopped

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Answer, Server, wait_until
+from serving_process import Answer, Server, wait_until
 
 from gristmill.serving.answers import RECENT, RECENT_BYTES
 from gristmill.serving.feedback import latest

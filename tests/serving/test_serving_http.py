@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from conftest import Answer, Server
+from serving_process import Answer, Server
 
 FIRST_SPECIAL = 263
 

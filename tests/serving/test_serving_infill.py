@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import Server
 from hypothesis import given
 from hypothesis import strategies as st
+from serving_process import Server
 
 from gristmill.serving.infill_sampler import infill_logits
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from conftest import Server, wait_until
+from serving_process import Server, wait_until
 
 
 def stream(server: Server, **fields: Any) -> tuple[http.client.HTTPConnection, Any]:

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from conftest import Answer, Server
+from serving_process import Answer, Server
 
 FIELDS = ["content", "truncated", "tokens_cached"]
 FIELDS += [

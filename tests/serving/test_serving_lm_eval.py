@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import HERE, Server
+from serving_process import HERE, Server
 
 pytest.importorskip("gristmill._C")
 pytest.importorskip("tokenizers")

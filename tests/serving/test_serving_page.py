@@ -6,7 +6,7 @@ import base64
 import hashlib
 import re
 
-from conftest import Server
+from serving_process import Server
 
 
 def test_page_is_whole_and_needs_nothing_else(server: Server) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import HERE, Server, free_port, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving_fake import fake_runtime
+from serving_process import HERE, Server, free_port, wait_until
 
 from gristmill.errors import GristmillError
 from gristmill.serving import cli
