@@ -16,7 +16,8 @@ from gristmill.config import Config
 from gristmill.errors import ConfigError
 from gristmill.explaining import explain, ops, stages
 
-ROOT = Path(__file__).resolve().parents[1]
+CHECKOUT = (explaining.ROOT / "csrc").is_dir()  # an installed package has only its own files
+ROOT = explaining.ROOT if CHECKOUT else explaining.PACKAGE.parent
 
 
 def rows(name: str, title: str) -> dict[str, str]:
@@ -65,10 +66,11 @@ def test_an_op_has_formula_twin_arguments_and_homes(op: str) -> None:
     assert any(part.title.startswith("arguments of the kernel") for part in parts)
     homes = rows(op, "its homes")
     assert list(homes) == ["kernel", "CUDA", "binding", "op, twin", "tests", "bench"]
-    for what in ("kernel", "binding", "tests", "bench"):
+    for what in ("kernel", "binding", "tests", "bench") if CHECKOUT else ():
         assert (ROOT / homes[what].split(":")[0]).exists(), homes[what]
 
 
+@pytest.mark.skipif(not CHECKOUT, reason="an installed package has no csrc")
 def test_lines_are_those_of_the_definitions() -> None:
     path, *places = rows("rmsnorm", "its homes")["kernel"].split(", ")
     lines = (ROOT / path.split(":")[0]).read_text().splitlines()

@@ -194,7 +194,7 @@ def edit_config(folder: Path, target: Path, **changes: object) -> Path:
         ({"num_hidden_layers": 3}, "missing"),
         ({"num_hidden_layers": 1}, "unknown"),
         ({"tie_word_embeddings": False}, "lm_head"),
-        ({"vocab_size": 20}, "token id"),
+        ({"vocab_size": 20}, "eos_token_id is 326"),
     ],
 )
 def test_models_that_gguf_cannot_express_are_refused(

@@ -33,14 +33,17 @@ def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def make_run(root: Path, gguf: Path, name: str = "code-1", gate: bool = True) -> Path:
+def make_run(
+    root: Path, gguf: Path, name: str = "code-1", gate: bool = True, named: str = "bar"
+) -> Path:
     """A finished run of two stages, the second with the file."""
     run = root / name
     for label in ("10_test", "11_deploy"):
         (run / label).mkdir(parents=True)
     (run / "11_deploy" / "model.gguf").write_bytes(gguf.read_bytes())
     write_json(run / "10_test" / "metrics.json", {"bits_per_byte": BITS})
-    gates = [{"name": "bar", "value": 2.5, "bar": 2.0, "passed": gate, "file": "metrics.json"}]
+    facts = {"value": 2.5, "bar": 2.0, "passed": gate, "file": "metrics.json"}
+    gates = [{"name": named, **facts}]
     for label, found in (("10_test", gates), ("11_deploy", [])):
         outputs = describe_files(run / label)
         write_json(run / label / "manifest.json", {"gates": found, "outputs": outputs})
@@ -94,6 +97,19 @@ def test_what_must_not_be_promoted_is_refused_with_the_reason(
     with pytest.raises(ArtifactError, match="not finished"):
         registry.promote(tmp_path, unfinished, "no")
     assert registry.entries(tmp_path) == []
+
+
+def test_what_was_compared_with_the_served_model_need_not_beat_an_n_gram(
+    gguf_file: Path, tmp_path: Path
+) -> None:
+    for number, name in enumerate(registry.QUALITY):
+        run = make_run(tmp_path, gguf_file, f"code-{number}", gate=False, named=f"{name}, x")
+        with pytest.raises(GateError, match="did not pass"):
+            registry.promote(tmp_path, run, "no")
+        registry.promote(tmp_path, run, "compared", compared=True)
+    asked = make_run(tmp_path, gguf_file, "asked", False, "bits per byte, test files")
+    with pytest.raises(GateError, match="did not pass"):  # a bar of the user's own still counts
+        registry.promote(tmp_path, asked, "compared", compared=True)
 
 
 def test_self_test_that_fails_refuses(gguf_file: Path, tmp_path: Path) -> None:
