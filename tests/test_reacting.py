@@ -12,11 +12,13 @@ pytest.importorskip("gristmill._C")
 pytest.importorskip("duckdb")
 pytest.importorskip("pydantic")
 pytest.importorskip("tokenizers")
+pytest.importorskip("matplotlib")
 
 from gristmill import reacting
 from gristmill.artifacts import read_json
 from gristmill.config import Config, load
 from gristmill.pipeline import Options, Pipeline
+from gristmill.reporting import write_report
 
 
 @pytest.fixture
@@ -51,8 +53,9 @@ def test_rounds_share_the_data_and_the_better_run_goes_on(
         if not done.skipped:
             ran.append(done.stage.name)
 
-    run = reacting.run_reacting(config, tmp_path / "runs", Options(on_done=note), said.append)
-    rounds = read_json(run.folder / reacting.RECORD)
+    options = Options(on_done=note, on_report=write_report)
+    run = reacting.run_reacting(config, tmp_path / "runs", options, said.append)
+    rounds = read_json(run.folder / reacting.REACTION)
     assert said[0] == (
         "validate: overfitting; again with train.dropout = 0.1, train.weight_decay = 0.2"
     )
@@ -60,6 +63,7 @@ def test_rounds_share_the_data_and_the_better_run_goes_on(
     assert ran.count("collect") == ran.count("split") == 1
     assert ran.count("train") == 1 + len(rounds)
     assert ran.count("evaluate") == 1  # the test split is sealed until the choice is made
+    assert "Trained again" in (run.folder / "report.html").read_text()
     kept = [one for one in rounds if one["kept"]]
     assert all(one["difference"]["value"] < 0 for one in kept)
     assert len(rounds) == 2 or not rounds[-1]["kept"]
@@ -70,6 +74,6 @@ def test_rounds_share_the_data_and_the_better_run_goes_on(
 def test_nothing_is_trained_again_without_a_reason(config: Config, tmp_path: Path) -> None:
     options = Options(until="save")
     run = reacting.run_reacting(config, tmp_path / "runs", options, pytest.fail)
-    assert read_json(run.folder / reacting.RECORD) == []
+    assert read_json(run.folder / reacting.REACTION) == []
     assert run.done[-1].stage.name == "save"
     assert Pipeline(config, tmp_path / "runs", options).run().folder == run.folder

@@ -20,8 +20,8 @@ from gristmill.data.table import read_table
 from gristmill.evaluation.bootstrap import Interval, paired_difference
 from gristmill.evaluation.overfit import remedy
 from gristmill.pipeline import Options, Pipeline, Run
+from gristmill.reporting.page import REACTION
 
-RECORD = "reaction.json"
 Say = Callable[[str], None]
 
 
@@ -52,7 +52,7 @@ class _Validated:
 
 
 def run_reacting(config: Config, root: Path, options: Options, say: Say) -> Run:
-    """Run all stages of the best of at most 1 + validate.rounds trainings; RECORD tells of them.
+    """Run all stages of the best of at most 1 + validate.rounds trainings; REACTION tells of them.
 
     Raises what Pipeline.run raises; a gate that fails in a round is recorded there, and stops only
     the run that is chosen.
@@ -71,7 +71,8 @@ def run_reacting(config: Config, root: Path, options: Options, say: Say) -> Run:
             break
         best = other
     run = Pipeline(best.config, root, options).run()
-    write_json(run.folder / RECORD, [asdict(one) for one in rounds])
+    write_json(run.folder / REACTION, [asdict(one) for one in rounds])
+    options.on_report(run.folder)
     return run
 
 

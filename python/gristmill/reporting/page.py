@@ -18,6 +18,7 @@ STAGES = (
     *("01_collect", "02_clean", "03_annotate", "04_split", "05_design", "06_initialize"),
     *("07_train", "08_validate", "09_save", "10_test", "11_deploy"),
 )
+REACTION = "reaction.json"  # of a run with validate.react
 ROWS = 200  # of a table on the page; the artefact beside it has them all
 
 
@@ -37,6 +38,7 @@ def write_report(run: Path) -> Path:
             _navigation(labels, manifests),
             "<main>",
             _overview(manifests),
+            _reaction(run / REACTION),
             *sections,
             _configuration(record["config"]),
             "</main>",
@@ -140,6 +142,23 @@ def _overview(manifests: Mapping[str, Any]) -> str:
     ]
     table = {"title": "In short", "columns": ["stage", "result", "gates", "time"], "rows": rows}
     return f"<section>{_table(table)}</section>" if rows else ""
+
+
+def _reaction(path: Path) -> str:
+    """The trainings that a verdict asked for, and which of them was kept."""
+    rounds = read_json(path) if path.is_file() else []
+    if not rounds:
+        return ""
+    rows = []
+    for one in rounds:
+        changes = ", ".join(f"{key} = {value:g}" for key, value in one["changes"].items())
+        d = one["difference"]
+        kept = "kept" if one["kept"] else "left"
+        rows.append([one["run"], one["because"], changes, one["bits_per_byte"],
+                     d["value"], d["low"], d["high"], kept])  # fmt: skip
+    columns = ["run", "because of", "changes", "bits per byte", "difference", "low", "high", ""]
+    table = {"title": "Trained again (validate.react)", "columns": columns, "rows": rows}
+    return f"<section>{_table(table)}</section>"
 
 
 def _passed(manifest: Mapping[str, Any]) -> bool:
