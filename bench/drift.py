@@ -110,7 +110,9 @@ def main() -> None:
     ours, theirs = files[::2], files[1::2]
     began = time.perf_counter()
     asked = [p for _, p in requests(ours, None, args.window, 1)]
-    reference = {n: summary(v) for n, v in columns(measured(meter, asked, 1, "reference")).items()}
+    reference = {
+        n: summary(v, len(ours)) for n, v in columns(measured(meter, asked, 1, "reference")).items()
+    }
     asked = [p for _, p in requests(theirs, None, 5 * args.window, 2)]
     pool = measured(meter, asked, 2, "unshifted")
     each = (time.perf_counter() - began) / (6 * args.window)

@@ -119,8 +119,8 @@ def test_reference_distributions(folder: Path, tmp_path: Path) -> None:
     assert asked == reference.requests(documents, fim, 20, 7)
     assert [kind for kind, _ in asked[:2]] == ["text", "hole"]
     assert all(reference.kind_of(prompt, fim) == kind for kind, prompt in asked)
-    found = reference.measure(model, asked, 6, 7)
-    assert found == reference.measure(model, asked, 6, 7)
+    found = reference.measure(model, asked, 6, 7, 5)
+    assert found == reference.measure(model, asked, 6, 7, 5)
     assert {name.partition(".")[2] for name in found} == {
         "answer_entropy", "answer_logprob", "answer_repeated_4grams", "prompt_entropy",
         "prompt_fallback_share", "prompt_nll", "prompt_non_ascii_share", "prompt_tokens",

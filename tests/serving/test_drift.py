@@ -41,7 +41,7 @@ def test_false_alarms_and_detections(n: int, least: int) -> None:
     95 % bound of a binomial, 8); a shift of one standard deviation is (nearly) always seen."""
     rng = np.random.default_rng(n)
     names = [f"text.f{i}" for i in range(9)]
-    reference = {name: summary(rng.normal(size=200)) for name in names}
+    reference = {name: summary(rng.normal(size=200), 200) for name in names}
     false = seen = 0
     for _ in range(400):
         window = {name: rng.normal(size=n) for name in names}
@@ -54,12 +54,24 @@ def test_false_alarms_and_detections(n: int, least: int) -> None:
 
 
 def test_few_values_say_nothing() -> None:
-    reference = {"a": summary(np.arange(200.0)), "b": summary(np.arange(10.0))}
+    reference = {"a": summary(np.arange(200.0), 200), "b": summary(np.arange(10.0), 10)}
     window = {"a": [1e9] * (drift.FEWEST - 1), "b": [1e9] * 300, "unknown": [1.0] * 300}
     assert drift.compare(window, reference) == []
 
 
 def test_a_constant_feature_that_stays_is_no_drift() -> None:
-    reference = {"a": summary(np.zeros(200))}
+    reference = {"a": summary(np.zeros(200), 200)}
     assert not drift.compare({"a": np.zeros(300)}, reference)[0].drifted
     assert drift.compare({"a": np.ones(300)}, reference)[0].drifted
+
+
+def test_requests_of_one_text_weigh_as_one() -> None:
+    """30 texts a side, ten requests of each that are all alike: without a shift at most 8 of 400
+    windows may alarm (as above); taken for 300 independent requests most of them would."""
+    rng = np.random.default_rng(8)
+    alarms = naive = 0
+    for _ in range(400):
+        ours, theirs = (np.repeat(rng.normal(size=30), 10) for _ in range(2))
+        alarms += any(s.drifted for s in drift.compare({"a": ours}, {"a": summary(theirs, 30)}))
+        naive += any(s.drifted for s in drift.compare({"a": ours}, {"a": summary(theirs, 300)}))
+    assert alarms <= 8 and naive > 100

@@ -55,7 +55,9 @@ def runtime() -> Any:
     for prompt in prompts(100, 0, 60, 1):
         for name, value in meter.features(prompt, []).items():
             values.setdefault(f"text.{name}", []).append(value)
-    model.metadata["gristmill.reference"] = json.dumps({n: summary(v) for n, v in values.items()})
+    model.metadata["gristmill.reference"] = json.dumps(
+        {n: summary(v, 100) for n, v in values.items()}
+    )
     model.metadata["gristmill.selftest.prompts"] = ["def ", "return "]
     model.metadata["gristmill.selftest.ids"] = ["[1, 2, 3]", "[4]"]
     return runtime
@@ -204,7 +206,7 @@ def test_a_server_stops_with_code_8_when_what_it_is_asked_drifts(tmp_path: Path)
     from tiny import Shape, write_model
 
     rng = np.random.default_rng(5)
-    lengths = summary(rng.integers(5, 20, 200).astype(float))
+    lengths = summary(rng.integers(5, 20, 200).astype(float), 200)
     extra = {"gristmill.reference": json.dumps({"text.prompt_tokens": lengths})}
     model = write_model(tmp_path, Shape(context=256), extra=extra)
     log = tmp_path / "requests.jsonl"

@@ -49,12 +49,13 @@ def kind_of(prompt: Sequence[int], fim: FimTokens | None) -> str:
 
 
 def measure(
-    model: Any, asked: Sequence[Request], answers: int, seed: int
+    model: Any, asked: Sequence[Request], answers: int, seed: int, documents: int
 ) -> dict[str, dict[str, Any]]:
-    """Distributions over requests: {kind.feature: {n, mean, std, sample (sorted)}}.
+    """Distributions over requests: {kind.feature: {n, documents, mean, std, sample}}.
 
     model: a `_C.Model` with a tokenizer. The first `answers` requests are also answered by
-    ANSWER_TOKENS tokens drawn at TEMPERATURE. See Meter for the features.
+    ANSWER_TOKENS tokens drawn at TEMPERATURE. See Meter for the features. documents: from how many
+    the requests were cut.
     """
     from gristmill import _C
 
@@ -64,7 +65,7 @@ def measure(
         answer = meter.answer(prompt, seed + number) if number < answers else []
         for name, value in meter.features(prompt, answer).items():
             features.setdefault(f"{kind}.{name}", []).append(value)
-    return {name: summary(values) for name, values in sorted(features.items())}
+    return {name: summary(values, documents) for name, values in sorted(features.items())}
 
 
 def window(n_ctx: int) -> int:
@@ -143,11 +144,12 @@ def log_softmax(logits: npt.NDArray[np.float32]) -> Floats:
     return normalised
 
 
-def summary(values: Sequence[float]) -> dict[str, Any]:
-    """A sample in order, with its size, mean and standard deviation."""
+def summary(values: Sequence[float], documents: int) -> dict[str, Any]:
+    """A sample in order, with its size, the texts it is of, mean and standard deviation."""
     sample = np.sort(np.asarray(values, np.float64))
     return {
         "n": len(sample),
+        "documents": min(documents, len(sample)),
         "mean": round(float(sample.mean()), 6),
         "std": round(float(sample.std()), 6),
         "sample": [round(float(x), 6) for x in sample],

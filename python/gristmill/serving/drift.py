@@ -45,7 +45,9 @@ def compare(
 ) -> list[Shift]:
     """Each feature of `window` that has a reference, the surest shift first.
 
-    reference: as checkpoint/reference.py measures it. Features with fewer than FEWEST values on
+    reference: as checkpoint/reference.py measures it. Requests of one text are alike, so a sample
+    weighs no more than the texts it is of; a window is taken to be of as many as the reference.
+    Features with fewer than FEWEST values on
     either side are left out.
     """
     tested = {
@@ -55,7 +57,8 @@ def compare(
     }
     found = []
     for name, (ours, theirs) in tested.items():
-        index, (distance, p) = psi(ours, theirs), ks(ours, theirs)
+        texts = int(reference[name]["documents"])
+        index, (distance, p) = psi(ours, theirs), ks(ours, theirs, texts)
         drifted = index >= BAR and p < ALPHA / len(tested)
         means = float(ours.mean()), float(theirs.mean())
         found.append(Shift(name, index, distance, p, *means, drifted))
@@ -80,13 +83,17 @@ def psi(sample: Floats, reference: Floats) -> float:
     return float(((p - q) * np.log(p / q)).sum())
 
 
-def ks(sample: Floats, reference: Floats) -> tuple[float, float]:
-    """Two-sample Kolmogorov-Smirnov distance, and the chance of one as large."""
+def ks(sample: Floats, reference: Floats, most: int | None = None) -> tuple[float, float]:
+    """Two-sample Kolmogorov-Smirnov distance, and the chance of one as large.
+
+    most: independent values that either sample holds at most; None: all are.
+    """
     values = np.concatenate([sample, reference])
     ours = np.searchsorted(np.sort(sample), values, side="right") / len(sample)
     theirs = np.searchsorted(np.sort(reference), values, side="right") / len(reference)
     distance = float(np.abs(ours - theirs).max())
-    root = math.sqrt(len(sample) * len(reference) / len(values))
+    a, b = (min(len(s), most or len(s)) for s in (sample, reference))
+    root = math.sqrt(a * b / (a + b))
     x = (root + 0.12 + 0.11 / root) * distance
     if x < 0.2:  # the series converges slowly there, and is 1 to 12 digits
         return distance, 1.0

@@ -140,7 +140,11 @@ def _reference(model: Any) -> dict[str, dict[str, Any]]:
         found = json.loads(str(model.metadata.get(REFERENCE, "{}")))
     except ValueError:
         return {}
-    return {name: one for name, one in found.items() if isinstance(one, dict) and "sample" in one}
+    return {
+        name: one
+        for name, one in found.items()
+        if isinstance(one, dict) and {"sample", "documents"} <= one.keys()
+    }
 
 
 def _vectors(model: Any, room: int) -> list[tuple[list[int], list[int]]]:

@@ -57,7 +57,7 @@ def run(ctx: StageContext) -> Result:
     ]
     ctx.progress("reference distributions")
     asked = reference.requests(documents, fim_tokens(model.metadata), REQUESTS, ctx.seed)
-    distributions = reference.measure(model, asked, ANSWERS, ctx.seed)
+    distributions = reference.measure(model, asked, ANSWERS, ctx.seed, len(documents))
     difference = _difference_from_saved(folder, model, documents)
     facts["gristmill.reference"] = json.dumps(distributions, sort_keys=True)
     facts |= selftest.metadata(vectors)
