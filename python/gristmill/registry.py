@@ -11,11 +11,10 @@ registry.torn.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 from gristmill.artifacts import (
     MANIFEST,
     fsync_folder,
+    locked,
     read_json,
     sha256_bytes,
     sha256_file,
@@ -130,7 +130,7 @@ def append(
     With `instead_of`, raises LockedError where another model was promoted since that entry.
     """
     path = root / REGISTRY
-    with _lock(root):
+    with locked(root / LOCK):
         found = _whole(root)
         now = found.lines[-1].entry if found.lines else None
         if instead_of is not None and now != instead_of:
@@ -230,20 +230,6 @@ def _text(entry: Entry) -> bytes:
     content = asdict(entry)
     line = {**content, "digest": sha256_json(content)}
     return json.dumps(line, sort_keys=True, ensure_ascii=False).encode("utf-8")
-
-
-@contextlib.contextmanager
-def _lock(root: Path) -> Iterator[None]:
-    """Wait for whoever else writes; the kernel frees the lock of a process that was killed."""
-    path = root / LOCK
-    with storage_errors(path):
-        root.mkdir(parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
 
 
 def _write(path: Path, found: _File, line: bytes) -> None:

@@ -12,35 +12,6 @@ from gristmill.errors import ArtifactError, TrainingError
 from gristmill.models import LlamaConfig, from_pretrained
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_recomputation_changes_no_bit(dtype):
-    grads = []
-    for recompute in (False, True):
-        model = small()
-        model.compute, model.recompute = dtype, recompute
-        model.loss(*Patterns().batch(0)).backward()
-        grads.append({n: p.grad.numpy().tobytes() for n, p in model.named_parameters()})
-    assert grads[0] == grads[1]
-
-
-def test_bfloat16_is_near_float32():
-    model = small()
-    batch = Patterns().batch(0)
-    exact = model.loss(*batch).item()
-    model.compute = "bfloat16"
-    short = model.loss(*batch).item()
-    assert short != exact
-    assert short == pytest.approx(exact, rel=2**-8)  # half a unit of bfloat16's last place
-
-
-def test_a_row_does_not_depend_on_its_batch():
-    model = small()
-    ids, _ = Patterns(batch=5).batch(1)
-    together = model(ids).numpy()
-    for i in range(5):
-        assert model(ids[i : i + 1]).numpy().tobytes() == together[i : i + 1].tobytes()
-
-
 def test_any_number_of_threads_and_any_table_give_the_same_weights():
     table, threads = _C.table(), _C.threads()
     digests = {}

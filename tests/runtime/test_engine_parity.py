@@ -21,9 +21,15 @@ SHAPES = [
 
 @pytest.mark.parametrize("shape", SHAPES, ids=["tied", "untied", "odd"])
 def test_engine_and_runtime_agree(shape: Shape, tmp_path: Path) -> None:
-    file = _C.Model(str(write_model(tmp_path, shape)), True)
-    model = gm.models.from_pretrained(tmp_path)
-    ids = np.random.default_rng(4).integers(0, shape.vocab, (3, 100)).astype(np.int32)
+    agree(tmp_path, write_model(tmp_path, shape), shape.vocab)
+
+
+def agree(folder: Path, gguf: Path, vocab: int) -> None:
+    """The model of a folder in the engine, its file and its live weights in the runtime: the same
+    bytes in one pass, token by token, and for several sequences in one step."""
+    file = _C.Model(str(gguf), True)
+    model = gm.models.from_pretrained(folder)
+    ids = np.random.default_rng(4).integers(0, vocab, (3, 100)).astype(np.int32)
     with gm.no_grad():
         engine = model(ids).numpy()  # (3, 100, V)
     live = _C.Model.from_tensors(model.config.to_dict(), dict(model.tensors()))
@@ -34,6 +40,8 @@ def test_engine_and_runtime_agree(shape: Shape, tmp_path: Path) -> None:
             session.eval(row[:61])
             for at in range(61, 100):
                 assert session.eval(row[at : at + 1]).tobytes() == logits[at].tobytes(), at
+    batch = [_C.Session(file, 128) for _ in range(3)]
+    assert _C.eval_batch(batch, ids.tolist()).tobytes() == engine[:, -1].tobytes()
 
 
 def test_a_seed_draws_the_same_tokens_in_every_interface(tmp_path: Path) -> None:

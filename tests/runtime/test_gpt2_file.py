@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny_gpt2
 from rewritten import rewrite
+from test_engine_parity import agree
 from tiny_gpt2 import Gpt2Shape, twin, write_folder, write_model
 
 _C = pytest.importorskip("gristmill._C")
@@ -28,21 +29,7 @@ SHAPES = {
 @pytest.mark.parametrize("name", SHAPES)
 def test_engine_and_runtime_agree(name: str, tmp_path: Path) -> None:
     shape = SHAPES[name]
-    file = _C.Model(str(write_model(tmp_path, shape)), True)
-    model = gm.models.from_pretrained(tmp_path)
-    ids = np.random.default_rng(4).integers(0, shape.vocab, (3, 100)).astype(np.int32)
-    with gm.no_grad():
-        engine = model(ids).numpy()  # (3, 100, V)
-    live = _C.Model.from_tensors(model.config.to_dict(), dict(model.tensors()))
-    for row, logits in zip(ids.tolist(), engine, strict=True):
-        for source in (file, live):
-            assert _C.Session(source, 128).eval_all(row).tobytes() == logits.tobytes()
-            session = _C.Session(source, 100)
-            session.eval(row[:61])
-            for at in range(61, 100):
-                assert session.eval(row[at : at + 1]).tobytes() == logits[at].tobytes(), at
-    batch = [_C.Session(file, 128) for _ in range(3)]
-    assert _C.eval_batch(batch, ids.tolist()).tobytes() == engine[:, -1].tobytes()
+    agree(tmp_path, write_model(tmp_path, shape), shape.vocab)
 
 
 def test_the_exact_gelu_runs_live_and_has_no_file(tmp_path: Path) -> None:

@@ -8,18 +8,23 @@ Resuming follows RFC 9110, sections 13.1.5 (If-Range) and 14 (Range).
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from gristmill.artifacts import read_json, sha256_bytes, sha256_file, storage_errors, write_json
+from gristmill.artifacts import (
+    locked,
+    read_json,
+    sha256_bytes,
+    sha256_file,
+    storage_errors,
+    write_json,
+)
 from gristmill.data.store import Store
 from gristmill.data.web import Answer, Gone, NotNow, connect
 from gristmill.errors import ArtifactError, DataError, StorageError
@@ -77,19 +82,6 @@ class Cache:
             return None
         return fetched if whole and wanted in ("", fetched.sha256) else None
 
-    @contextlib.contextmanager
-    def locked(self, key: str) -> Iterator[None]:
-        """Let one process at a time download a key."""
-        file = self.http / f"{key}.lock"
-        with storage_errors(file):
-            self.http.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
-
 
 def fetch(
     url: str, wanted: str, version: str, cache: Cache, limits: Limits, progress: Progress
@@ -99,7 +91,7 @@ def fetch(
     wanted: its sha256, or "". Raises DataError (no file, no answer, other bytes), StorageError.
     """
     key = sha256_bytes(f"{version}\n{url}".encode())[:32]
-    with cache.locked(key):
+    with locked(cache.http / f"{key}.lock"):  # one process at a time downloads a key
         found = cache.find(key, wanted)
         if found:
             return found
