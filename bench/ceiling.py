@@ -25,16 +25,25 @@ LONGEST = 0.2  # seconds a ceiling's sample lasts at most
 ALIGN = 64
 
 
+class NoCompiler(RuntimeError):
+    """There is nothing to compile the ceilings with."""
+
+
 @cache
 def _library() -> ctypes.CDLL:
     source = Path(__file__).with_name("ceiling.cpp")
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
-        raise RuntimeError("bench needs a C++ compiler for its ceilings (Debian: apt install g++)")
+        raise NoCompiler(
+            "no C++ compiler found, so there is no ceiling; install one (Debian: apt install g++)"
+        )
     out = Path(tempfile.mkdtemp(prefix="gristmill-bench-")) / "ceiling.so"
     flags = ["-O3", "-std=c++20", "-march=native", "-ffp-contract=fast"]
     shared = ["-shared", "-fPIC", "-pthread"]
-    subprocess.run([compiler, *flags, *shared, str(source), "-o", str(out)], check=True)
+    try:
+        subprocess.run([compiler, *flags, *shared, str(source), "-o", str(out)], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise NoCompiler(f"{compiler} does not compile the ceilings ({error})") from None
     library = ctypes.CDLL(str(out))
     for name in ("ceiling_fma", "ceiling_bf16", "ceiling_stream"):
         getattr(library, name).restype = ctypes.c_double

@@ -3,27 +3,28 @@
     python -m bench.ops.matmul [--threads N] [--rounds N] [--only TEXT] [--json FILE]
 
 Every result is checked against the op's NumPy twin, and the peer's against ours. Then every round
-takes SAMPLES samples of ours, of the peer (PyTorch where it is installed, else NumPy) and of the
-ceiling in turns, so that a busy neighbour meets all three, and keeps the fastest of each; figures
-are medians over the rounds of these, of peer / ours and of ceiling / ours. The ceiling of a product
-is fma from registers, of a memory-bound op the same number of streams over arrays of the same size.
+takes SAMPLES samples of ours, of each peer (PyTorch where it is installed, else NumPy; `gristmill
+bench` has more of them) and of the ceiling in turns, so that a busy neighbour meets all of them,
+and keeps the fastest of each; figures are medians over the rounds of these, of peer / ours and of
+ceiling / ours. The ceiling of a product is fma from registers, of a memory-bound op the same number
+of streams over arrays of the same size.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from bench.ceiling import SAMPLE, aligned, stream_ceiling
+from bench.ceiling import SAMPLE, NoCompiler, aligned, stream_ceiling
 from bench.ceiling import compute_ceiling as compute_ceiling
+from bench.figures import Row, summary
 from bench.receipt import Receipt
 
 from gristmill.backend import _C
@@ -41,11 +42,21 @@ Pairs = Iterable[tuple[npt.NDArray[Any], npt.NDArray[Any]]]
 
 
 @dataclass(frozen=True)
+class Peer:
+    """Another library at the work of a case; `check` raises where it differs from ours, which has
+    just run."""
+
+    run: Callable[[], object]
+    check: Callable[[], None]
+
+
+@dataclass(frozen=True)
 class Case:
     """One line: `ours` and `peer` do the same work; `check` raises where a result is wrong.
 
-    `ceiling` gives the seconds the machine needs at least; `amount` of `unit` (GFLOP, GB) is done.
-    `beside` names the peer where it is not the run's own.
+    `ceiling` gives the seconds the machine needs at least; `amount` of `unit` (GFLOP, GB) is done,
+    and `other` of the other unit, where the case shall stand in the roofline.
+    `beside` names `peer` where it is not the run's own; `peers` are more of them, by name.
     """
 
     name: str
@@ -56,37 +67,33 @@ class Case:
     amount: float
     unit: str
     beside: str = ""
+    peers: Mapping[str, Peer] = field(default_factory=dict)
+    other: float = 0.0
 
+    def named(self) -> dict[str, Callable[[], object]]:
+        """All peers, the first by the name it has in the table."""
+        first = {} if self.peer is None else {self.beside or next(iter(peers())): self.peer}
+        return {**first, **{name: peer.run for name, peer in self.peers.items()}}
 
-@dataclass(frozen=True)
-class Row:
-    """Medians of one case; spread is half the distance of the quartiles over the median."""
-
-    name: str
-    milliseconds: float
-    spread: float
-    rate: float
-    unit: str
-    peer_milliseconds: float | None
-    ratio: float | None
-    of_ceiling: float
-    beside: str = ""
-
-    def __str__(self) -> str:
-        ours = (
-            f"{self.milliseconds:9.3f} ms ±{100 * self.spread:3.0f} %{self.rate:9.1f} {self.unit}/s"
-        )
-        peer = "" if self.ratio is None else f"{self.peer_milliseconds:9.3f} ms {self.ratio:5.2f}x"
-        share = f"{100 * self.of_ceiling:5.0f} % of ceiling"
-        beside = f", beside {self.beside}" if self.beside else ""
-        return f"{self.name:<34}{ours:<36}{peer:<20}{share}{beside}"
+    @property
+    def intensity(self) -> float | None:
+        """FLOP a byte."""
+        if not self.other:
+            return None
+        return self.amount / self.other if self.unit == "GFLOP" else self.other / self.amount
 
 
 # ---------------------------------------------------------------- taking turns
 def interleave(
-    timed: Mapping[str, Callable[[], float]], rounds: int, samples: int = SAMPLES
+    timed: Mapping[str, Callable[[], float]],
+    rounds: int,
+    samples: int = SAMPLES,
+    tick: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
-    """One figure a round for each of `timed`, which give seconds: the least of its samples."""
+    """One figure a round for each of `timed`, which give seconds: the least of its samples.
+
+    `tick` is called after each round.
+    """
     best: dict[str, list[float]] = {name: [] for name in timed}
     for _ in range(rounds):
         taken: dict[str, list[float]] = {name: [] for name in timed}
@@ -96,28 +103,8 @@ def interleave(
                 taken[name].append(sample())
         for name, values in taken.items():
             best[name].append(min(values))
+        tick()
     return best
-
-
-def summary(
-    name: str, taken: Mapping[str, list[float]], amount: float, unit: str, beside: str = ""
-) -> Row:
-    """The row of what `interleave` gave for "ours", "ceiling" and, where there is one, "peer"."""
-    ours, theirs = taken["ours"], taken.get("peer", [])
-    middle = statistics.median(ours)
-    low, _, high = statistics.quantiles(ours, n=4) if len(ours) > 1 else (middle,) * 3
-    ratios = [b / a for a, b in zip(ours, theirs, strict=False)]
-    return Row(
-        name=name,
-        milliseconds=1e3 * middle,
-        spread=(high - low) / 2 / middle,
-        rate=amount / middle,
-        unit=unit,
-        peer_milliseconds=1e3 * statistics.median(theirs) if theirs else None,
-        ratio=statistics.median(ratios) if ratios else None,
-        of_ceiling=statistics.median(c / o for c, o in zip(taken["ceiling"], ours, strict=True)),
-        beside=beside,
-    )
 
 
 def sampler(f: Callable[[], object]) -> Callable[[], float]:
@@ -135,14 +122,39 @@ def _seconds(f: Callable[[], object], calls: int) -> float:
     return (time.perf_counter() - start) / calls
 
 
-def measure(case: Case, rounds: int, samples: int = SAMPLES) -> Row:
-    """Verify, then interleave. Raises AssertionError when a result is wrong."""
+def measure(
+    case: Case,
+    rounds: int,
+    samples: int = SAMPLES,
+    again: bool = False,
+    tick: Callable[[], object] = lambda: None,
+) -> Row:
+    """Verify, then interleave; `again` also ours against ours, the noise floor.
+
+    Raises AssertionError when a result is wrong. A peer of `case.peers` that is, or that fails, is
+    left out with a note; so is the ceiling where there is no compiler for it.
+    """
     case.check()
-    timed = {"ours": sampler(case.ours), "ceiling": case.ceiling}
-    if case.peer is not None:
-        timed["peer"] = sampler(case.peer)
-    taken = interleave(timed, rounds, samples)
-    return summary(case.name, taken, case.amount, case.unit, case.beside)
+    timed: dict[str, Callable[[], float]] = {"ours": sampler(case.ours)}
+    notes = []
+    try:
+        case.ceiling()
+        timed["ceiling"] = case.ceiling
+    except NoCompiler as error:
+        notes.append(str(error))
+    for name, call in case.named().items():
+        try:
+            if name in case.peers:
+                case.peers[name].check()
+            timed[name] = sampler(call)
+        except Exception as error:  # whatever another library raises must not end the table
+            notes.append(f"{name} left out: {type(error).__name__}: {error}")
+    if again:
+        timed["again"] = sampler(case.ours)
+    taken = interleave(timed, rounds, samples, tick)
+    return summary(
+        case.name, taken, case.amount, case.unit, intensity=case.intensity, notes=tuple(notes)
+    )
 
 
 # ---------------------------------------------------------------- the command line

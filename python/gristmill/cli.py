@@ -58,6 +58,7 @@ VERBS: dict[str, Verb] = {
     "replay": Verb("answer a logged request again and compare every byte", "verbs.replay"),
     "forget": Verb("what a source has reached; a run without it", "verbs.forget"),
     "card": Verb("write MODEL_CARD.md and DATASHEET.md of a run again", "verbs.card"),
+    "bench": Verb("kernels beside the machine's limit and other libraries", "verbs.bench"),
     "explain": Verb("a stage or an op: what, why, formula, twin, sources", "verbs.explain"),
     "doctor": Verb("what is active on this machine, and why", "verbs.doctor"),
 }

@@ -1,0 +1,188 @@
+"""`gristmill bench`: verify and measure ops in turns with their peers and the machine's ceiling."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from tqdm import tqdm
+
+from gristmill.backend import _C
+from gristmill.errors import ConfigError
+from gristmill.lab import benches
+
+DTYPES = ("float32", "bfloat16")
+QUICK = 2  # cases of each op and dtype
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure: names as given on the command line; empty means all there are."""
+
+    ops: Sequence[str] = ()
+    shapes: Sequence[str] = ()
+    dtypes: Sequence[str] = ()
+    peers: Sequence[str] = ()
+    threads: Sequence[int] = ()
+    isa: str = ""
+    rounds: int = 9
+    samples: int = 3
+    quick: bool = False
+
+
+class Bench:
+    """Measures ops as set; `problems` are what was asked for and is not there, said at once and
+    not in the way of the rest. `failures` are results that are wrong."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None], receipt: Any = None) -> None:
+        self.settings, self.say, self.receipt = settings, say, receipt
+        self.problems: list[str] = []
+        self.failures: list[str] = []
+        self.rows: list[dict[str, Any]] = []
+        self._measure, self._peers = benches.load("measure"), benches.load("peers")
+        self.peers = self._chosen_peers()
+
+    def run(self) -> None:
+        """Measure every op on every number of threads."""
+        chosen = self._chosen_ops()
+        self._check_dtypes()
+        with selected(self.settings.isa):
+            for threads in self.settings.threads or (_C.threads(),):
+                self._peers.set_threads(threads, self.peers)
+                beside = ", ".join(f"{n} {v}" for n, v in self.peers.items()) or "no peer"
+                self.say(f"table {_C.table()}, {counted(threads, 'thread')}, "
+                         f"{counted(self.settings.rounds, 'round')}, "
+                         f"beside {beside}")  # fmt: skip
+                for op, word in chosen:
+                    self._op(op, word)
+
+    # ------------------------------------------------------------ what was asked for
+    def problem(self, text: str) -> None:
+        """Remember and say what cannot be done; the rest of the table follows all the same."""
+        self.problems.append(text)
+        print(f"note: {text}", file=sys.stderr)
+
+    def _chosen_ops(self) -> list[tuple[str, str]]:
+        found = []
+        for name in self.settings.ops or benches.ops():
+            try:
+                found.append(benches.chosen(name))
+            except ConfigError as error:
+                self.problem(str(error))
+        return found
+
+    def _chosen_peers(self) -> dict[str, str]:
+        installed: dict[str, str] = self._peers.installed()
+        known = {name.lower(): name for name in self._peers.INSTALL}
+        found = {}
+        for asked in self.settings.peers:
+            name = known.get(asked.lower())
+            if name is None:
+                guess = benches.guess(asked.lower(), known)
+                self.problem(f"no peer {asked!r}{guess}; there are: {', '.join(known.values())}")
+            elif name not in installed:
+                self.problem(f"{name} is not installed: {self._peers.INSTALL[name]}")
+            else:
+                found[name] = installed[name]
+        return found if self.settings.peers else installed
+
+    def _check_dtypes(self) -> None:
+        for asked in self.settings.dtypes:
+            if asked not in DTYPES:
+                guess = benches.guess(asked, DTYPES)
+                self.problem(f"no dtype {asked!r}{guess}; there are: {', '.join(DTYPES)}")
+
+    # ------------------------------------------------------------ one op
+    def _op(self, op: str, word: str) -> None:
+        self.say(f"\n{op}")
+        try:
+            module = benches.load(f"ops.{op}")
+        except ImportError as error:
+            self.problem(f"bench of {op} does not load: {error}")
+            return
+        seen, unused = [], set(self.settings.shapes)
+        taken = dict.fromkeys(DTYPES, 0)
+        for case in self._cases(op, module):
+            dtype = next((d for d in DTYPES if d in case.name), DTYPES[0])
+            shapes = [s for s in self.settings.shapes if s in case.name]
+            seen.append(case.name)
+            unused -= set(shapes)
+            if word not in case.name or (
+                self.settings.dtypes and dtype not in self.settings.dtypes
+            ):
+                continue
+            if (self.settings.shapes and not shapes) or (
+                self.settings.quick and taken[dtype] == QUICK
+            ):
+                continue
+            taken[dtype] += 1
+            self._case(op, module, case)
+        for shape in sorted(unused):
+            self.problem(f"no case of {op} has {shape!r}{benches.guess(shape, seen)}; there are: "
+                         f"{', '.join(seen)}")  # fmt: skip
+
+    def _cases(self, op: str, module: Any) -> Iterator[Any]:
+        """Cases as they are built; one that cannot be built ends its op, not the table."""
+        try:
+            yield from module.cases()
+        except Exception as error:
+            self.problem(f"a case of {op} cannot be built: {type(error).__name__}: {error}")
+
+    def _case(self, op: str, module: Any, case: Any) -> None:
+        total = self.settings.rounds
+        with tqdm(
+            total=total, desc=f"{op} {case.name}", leave=False, unit="round", disable=None
+        ) as bar:
+            try:
+                peers = self._peers.of(case, self._peers.calls(module, case), self.peers)
+                case = replace(case, peer=self._own_peer(case), peers={**case.peers, **peers})
+                row = self._measure.measure(
+                    case, total, self.settings.samples, again=True, tick=bar.update
+                )
+            except AssertionError as error:
+                self.failures.append(f"{op}, {case.name}: {error}")
+                self._keep(op, {"name": case.name, "error": str(error)}, f"{case.name}: {error}")
+                return
+        self._keep(op, asdict(row), str(row), row.notes)
+
+    def _own_peer(self, case: Any) -> Any:
+        """The case's peer, unless it is one that was not asked for."""
+        library = not case.beside and next(iter(self._measure.peers()))
+        return None if library and library not in self.peers else case.peer
+
+    def _keep(self, op: str, row: dict[str, Any], line: str, notes: Sequence[str] = ()) -> None:
+        tqdm.write(line, file=sys.stdout)
+        for note in notes:
+            if note not in self.problems:
+                self.problem(note)
+        row = {"op": op, "table": _C.table(), "threads": _C.threads(), **row}
+        self.rows.append(row)
+        if self.receipt is not None:
+            self.receipt.add(row)
+
+
+def counted(n: int, word: str) -> str:
+    """ "1 thread", "2 threads"."""
+    return f"{n} {word}{'' if n == 1 else 's'}"
+
+
+class selected:
+    """Another table, for the duration. Raises ConfigError naming those there are."""
+
+    def __init__(self, name: str) -> None:
+        if name and name not in _C.tables():
+            tables = ", ".join(_C.tables())
+            guess = benches.guess(name, _C.tables())
+            raise ConfigError(f"no table {name!r} on this machine{guess}; usable: {tables}")
+        self.name, self.before = name, (_C.table(), _C.threads())
+
+    def __enter__(self) -> None:
+        if self.name:
+            _C.select(self.name)
+
+    def __exit__(self, *error: object) -> None:
+        _C.set_threads(self.before[1])
+        if _C.table() != self.before[0]:
+            _C.select(self.before[0])
