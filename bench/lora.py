@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for python bench
 
 from bench.measure import Case, compute_ceiling, measure
 from bench.receipt import Receipt
-from bench.train_step import Counted, config_of
+from bench.step.shapes import Counted, Shape
 
 import gristmill as gm
 from gristmill.models.adapters import add_adapter
@@ -69,10 +69,15 @@ def theirs(model: Any) -> Any:
     return step
 
 
+def shape_of(args: argparse.Namespace) -> Shape:
+    """The model the options ask for."""
+    return Shape("llama", args.layers, args.width, args.vocab, args.batch, args.context)
+
+
 def twins(args: argparse.Namespace) -> tuple[gm.models.CausalLM, Any]:
     """Our model with an adapter, and the same in peft, through the files both write and read."""
     gm.manual_seed(0)
-    model = gm.models.Llama(config_of(args))
+    model = gm.models.Llama(shape_of(args).config)
     with tempfile.TemporaryDirectory() as place:
         base, adapter = Path(place) / "base", Path(place) / "adapter"
         model.save_pretrained(base)
@@ -112,7 +117,7 @@ def main() -> None:
         worst = max(abs(a - b) for a, b in zip(mine.losses, other.losses, strict=True))
         assert worst <= ALLOWED, f"losses differ by {worst:.2e}, allowed {ALLOWED:g}"
 
-    full = Counted(ours(gm.models.Llama(config_of(args))), batch)
+    full = Counted(ours(gm.models.Llama(shape_of(args).config)), batch)
     flops = cost(model.config.to_dict(), args.context, args.batch).flops_per_token
     work = flops * args.batch * args.context
     rows = [
