@@ -9,13 +9,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from cases import Case, Floats, widen_bf16
+from cases import Case, Floats
 
 from gristmill.backend import _C
+from gristmill.lab.judging import Outputs, compare, same_bytes
 
 THREADS = (1, 2, 3, 7)
-Outputs = dict[str, npt.NDArray[Any]]
 
 
 @contextmanager
@@ -48,52 +47,6 @@ def verify(case: Case) -> None:
         if case.exact and first is not None:
             same_bytes(f"{case}: tables {name} and {_C.tables()[0]}", alone, first)
         first = first or alone
-
-
-def same_bytes(what: str, a: Outputs, b: Outputs) -> None:
-    """Raise AssertionError naming the first element whose bytes differ."""
-    for name in a:
-        x, y = (np.ascontiguousarray(z).view(f"u{z.itemsize}") for z in (a[name], b[name]))
-        wrong = np.argwhere(x != y)
-        if len(wrong):
-            i = tuple(map(int, wrong[0]))
-            raise AssertionError(
-                f"{what} differ in {name}, {len(wrong)} of {x.size} elements, first {i}: "
-                f"{a[name][i]!r} and {b[name][i]!r}"
-            )
-
-
-def compare(case: Case, got: Outputs, where: str) -> float:
-    """The worst error as a multiple of its bound; raises AssertionError when above 1."""
-    worst = 0.0
-    for name, operand in case.outputs().items():
-        stored = operand.read(got[name])
-        values = widen_bf16(stored) if operand.dtype == "bfloat16" else stored
-        want, bound = case.result(name)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            error = np.abs(values.astype(np.float64) - want) / bound
-        error = np.where((values == want) | (np.isnan(values) & np.isnan(want)), 0, error)
-        error = np.where(np.isnan(error), np.inf, error)
-        if error.size and error.max() > 1:
-            i = tuple(map(int, np.unravel_index(int(error.argmax()), error.shape)))
-            raise AssertionError(
-                f"{case} on {where}: {name}{list(i)} is {values[i]}, twin {want[i]}, off by "
-                f"{error[i]:.3g} times the bound {bound[i]:.3g}; {int((error > 1).sum())} of "
-                f"{error.size} elements are wrong"
-            )
-        worst = max(worst, float(error.max(initial=0.0)))
-        _untouched(case, name, got[name], where)
-    return worst
-
-
-def _untouched(case: Case, name: str, after: npt.NDArray[Any], where: str) -> None:
-    """Memory between and around an output's elements has its old bytes."""
-    operand = case.outputs()[name]
-    inside = np.zeros(operand.storage.size, dtype=bool)
-    operand.read(inside)[...] = True
-    unsigned = f"u{after.itemsize}"
-    changed = (after.view(unsigned) != operand.storage.view(unsigned)) & ~inside
-    assert not changed.any(), f"{case} on {where}: {name} was written outside its view"
 
 
 def check_gradient(

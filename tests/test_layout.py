@@ -12,6 +12,7 @@ from cases import all_cases
 
 from gristmill import keys
 from gristmill.backend import _C
+from gristmill.lab import cases
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "python" / "gristmill"
@@ -111,9 +112,11 @@ def test_missing_list_only_shrinks() -> None:
 
 
 def test_every_entry_has_cases() -> None:
-    """kernel_check replays what cases() of tests/ops/test_X.py yield, and nothing else."""
+    """kernel_check replays what cases() of lab/cases/X.py yield, and so does gristmill.lab.check."""
     entries = {entry["name"] for entry in _C.entries()}
     assert {case.entry for case in all_cases()} == entries
+    without = [e for e in sorted(entries) if next(cases.of(e), None) is None]
+    assert not without, f"put cases() of these into python/gristmill/lab/cases/X.py: {without}"
 
 
 def imports() -> Iterator[tuple[Path, str, str]]:

@@ -3,39 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from cases import SIZES, Case, U, given, wanted
+from cases import Case
 from oracle import check_gradient, verify
 
 from gristmill.backend import _C
+from gristmill.lab.cases.dropout import cases
 from gristmill.ops.dropout import reference_backward, reference_forward
-
-BIG = 0x9E3779B97F4A7C15
-
-
-def cases() -> Iterator[Case]:
-    """Three roundings: 1 - p, its inverse, the product."""
-    rng = np.random.default_rng(17)
-    for dtype in ("float32", "bfloat16"):
-        for n in (*SIZES, 5000):
-            for p in (0.0, 0.1, 0.9):
-                x = given(rng.normal(size=n), dtype)
-                y = reference_forward(x.values, BIG, 7, float(np.float32(p)))
-                yield Case(
-                    "dropout",
-                    f"{n}-{p}-{dtype}",
-                    {
-                        "out": wanted((n,), dtype, start=np.ones(n) if n == 17 else None),
-                        "x": x,
-                        "key": given(np.array([BIG, 7], np.uint64).view(np.int64), "int64"),
-                        "n": n,
-                        "p": p,
-                    },
-                    {"out": (y, 3 * U * np.abs(y))},
-                )
 
 
 @pytest.mark.parametrize("case", cases(), ids=str)

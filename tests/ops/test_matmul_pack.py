@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-
 import numpy as np
 import pytest
-from cases import SIZES, Case
+from cases import Case, portable
 from oracle import verify
-from test_matmul import KINDS, LAYOUTS, build
 
 from gristmill.backend import _C
-
-DEPTHS = (1, 7, 16, 17, 61, 385, 2)  # K; 384 is a block of it
-
-
-def cases() -> Iterator[Case]:
-    """Products with b packed: one row, the most that are thin (4), more; all around a vector."""
-    rng = np.random.default_rng(31)
-    for i, n in enumerate(SIZES):
-        for j, m in enumerate((1, 4, 5, 13)):
-            for kind in range(4):  # f32, computed in bf16, bf16, computed in f32
-                turn = 4 * i + j + kind
-                layouts = LAYOUTS[turn % 3], LAYOUTS[(i + kind) % 3]
-                sizes = 1, m, n, DEPTHS[turn % 7]
-                product = build(rng, sizes, KINDS[kind], layouts, add=turn % 2 == 0)
-                yield replace(product, entry="matmul_pack")
+from gristmill.lab.cases.matmul_pack import cases
 
 
 @pytest.mark.parametrize("case", cases(), ids=str)
@@ -36,9 +18,9 @@ def test_a_packed_product_agrees_with_the_twin(case: Case) -> None:
 
 def test_kernel_check_gets_the_fields_of_the_product() -> None:
     for case in cases():
-        portable = case.portable()
-        assert portable.entry == "matmul_pack"
-        assert list(portable.fields) == [f["name"] for f in _C.describe("matmul")["fields"]]
+        written = portable(case)
+        assert written.entry == "matmul_pack"
+        assert list(written.fields) == [f["name"] for f in _C.describe("matmul")["fields"]]
 
 
 def product(a: np.ndarray, b: np.ndarray, compute: str, packed: object = None) -> np.ndarray:

@@ -56,7 +56,7 @@ def test_a_read_only_output_is_refused(entry: str, name: str) -> None:
     arrays: dict[str, Any] = {n: v.array(v.storage.copy()) for n, v in operands.items()}
     arrays[name] = arrays[name].frozen()
     with pytest.raises(ValueError, match="read-only"):
-        getattr(_C, entry)(**dict(case._binding_arguments(arrays)))
+        getattr(_C, entry)(**dict(case.binding_arguments(arrays)))
 
 
 @pytest.mark.parametrize("name", ["cos", "sin"])

@@ -1,0 +1,62 @@
+"""Cases of init: calls with the twin's result and how far off a kernel may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gristmill.lab.case import SIZES, Case, U, given, wanted
+from gristmill.ops.init import reference_forward, reference_orthogonal
+
+ENDS = {"uniform": (-0.3, 0.7), "normal": (0.1, 0.02), "truncated_normal": (-0.1, 1.5)}
+
+BIG = 0x9E3779B97F4A7C15
+
+
+def random_case(name: str, n: int, key: tuple[int, int], distribution: str, dtype: str) -> Case:
+    a, b = (float(np.float32(x)) for x in ENDS[distribution])
+    y = reference_forward(n, *key, distribution, a, b)
+    # the inverse: 12 U (Giles' polynomials, a logarithm, the truncation's share); b - a and the fma
+    size = 3 * (abs(a) + abs(b)) if distribution == "uniform" else 12 * np.abs(y - a) + 2 * abs(a)
+    return Case(
+        "random",
+        name,
+        {
+            "out": wanted((n,), dtype, start=np.ones(n) if n == 17 else None),
+            "key": given(np.array(key, np.uint64).view(np.int64), "int64"),
+            "n": n,
+            "distribution": distribution,
+            "a": a,
+            "b": b,
+        },
+        {"out": (y, U * size)},
+    )
+
+
+def orthogonal_case(rows: int, cols: int) -> Case:
+    normal = np.random.default_rng(rows * 100 + cols).normal(size=(rows, cols))
+    out = wanted((rows, cols), start=normal, accumulate=False)
+    y = reference_orthogonal(out.values, 1.5)
+    # Each vector takes a rounding from each one before it, twice; the result moves by the condition
+    # number times as much. Golub and Van Loan, "Matrix computations", 5.2.9.
+    bound = 4 * min(rows, cols) * U * np.linalg.cond(out.values) * 1.5
+    return Case(
+        "orthogonal",
+        f"{rows}x{cols}",
+        {"out": out, "rows": rows, "cols": cols, "gain": 1.5},
+        {"out": (y, bound)},
+    )
+
+
+def cases() -> Iterator[Case]:
+    for distribution in ENDS:
+        for n in (*SIZES, 5000):
+            yield random_case(f"{distribution}-{n}", n, (3, 5), distribution, "float32")
+        yield random_case(f"{distribution}-bf16", 61, (3, 5), distribution, "bfloat16")
+        yield random_case(f"{distribution}-big-key", 33, (BIG, BIG ^ 1), distribution, "float32")
+        # words of all ones: the largest number must not become 1, whose normal is infinite
+        for stream in (1205178, 10174669, 10475606):
+            yield random_case(f"{distribution}-{stream}", 4, (0, stream), distribution, "float32")
+    for rows, cols in [(1, 1), (1, 5), (5, 1), (7, 7), (33, 16), (16, 61), (40, 40)]:
+        yield orthogonal_case(rows, cols)
