@@ -6,7 +6,7 @@
 First all sides make the same three steps from the same weights, and their losses must agree; then
 they take turns with the ceiling, fused multiply-adds from registers in the number of the step's
 FLOPs. Printed are medians over the rounds, peer / ours with its 95 % bootstrap interval and page
-faults of every step after the first; with --memory also the peak of each side in a process of its own,
+faults of every step after the first; with --memory also the peak of each side in its own process,
 with --profile where our step's time goes.
 """
 
