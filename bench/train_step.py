@@ -84,7 +84,7 @@ def main() -> None:
                 print(f"\n{dtype}")
                 print(profile(Counted(ours(shape.build(), dtype), shape.random_batch())))
                 continue
-            row = {"op": "train_step", "name": name}
+            row = {"op": "train_step", "model": name}
             row |= compare(shape, dtype, args.peers, args.rounds)
             print("\n".join(lines(row)), flush=True)
             if args.memory:
