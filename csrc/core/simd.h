@@ -33,6 +33,9 @@ inline native n_sqrt(native a) { return _mm512_sqrt_ps(a); }
 inline native n_select_gt(native a, native b, native x, native y) {
   return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), y, x);
 }
+inline native n_abs(native a) { return _mm512_abs_ps(a); }
+// p 2^n for integral n, rounded once.
+inline native n_scale(native p, native n) { return _mm512_scalef_ps(p, n); }
 #elif defined(__AVX2__)
 using native = __m256;
 constexpr int kNativeLanes = 8;
@@ -50,6 +53,11 @@ inline native n_sqrt(native a) { return _mm256_sqrt_ps(a); }
 inline native n_select_gt(native a, native b, native x, native y) {
   return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_GT_OQ));
 }
+inline native n_abs(native a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+inline native n_pow2(native shifted) {
+  __m256i u = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
+  return _mm256_castsi256_ps(_mm256_add_epi32(u, _mm256_set1_epi32(0x3f800000)));
+}
 #elif defined(__ARM_NEON) && !defined(GM_SCALAR)
 using native = float32x4_t;
 constexpr int kNativeLanes = 4;
@@ -65,6 +73,11 @@ inline native n_select_gt(native a, native b, native x, native y) { return vbslq
 inline native n_max(native a, native b) { return n_select_gt(a, b, a, b); }  // NaN as on x86: the second operand
 inline native n_min(native a, native b) { return n_select_gt(b, a, a, b); }
 inline native n_sqrt(native a) { return vsqrtq_f32(a); }
+inline native n_abs(native a) { return vabsq_f32(a); }
+inline native n_pow2(native shifted) {
+  uint32x4_t u = vshlq_n_u32(vreinterpretq_u32_f32(shifted), 23);
+  return vreinterpretq_f32_u32(vaddq_u32(u, vdupq_n_u32(0x3f800000)));
+}
 #else
 using native = float;
 constexpr int kNativeLanes = 1;
@@ -80,6 +93,24 @@ inline native n_max(native a, native b) { return a > b ? a : b; }
 inline native n_min(native a, native b) { return a < b ? a : b; }
 inline native n_sqrt(native a) { return __builtin_sqrtf(a); }
 inline native n_select_gt(native a, native b, native x, native y) { return a > b ? x : y; }
+inline native n_abs(native a) { return __builtin_fabsf(a); }
+inline native n_pow2(native shifted) {
+  uint32_t u;
+  std::memcpy(&u, &shifted, 4);
+  u = (u << 23) + 0x3f800000u;
+  std::memcpy(&shifted, &u, 4);
+  return shifted;
+}
+#endif
+
+constexpr float kMagic = 12582912.0f;  // 1.5 2^23: adding it rounds to an integer, which the low bits then hold
+
+#if !defined(__AVX512F__)
+// In two factors, of which only the last rounds: n_pow2(kMagic + k) is 2^k for k from -126 to 127 alone.
+inline native n_scale(native p, native n) {
+  native half = n_fma(n, n_set(0.5f), n_set(kMagic)), rest = n_sub(n, n_sub(half, n_set(kMagic)));
+  return n_mul(n_mul(p, n_pow2(half)), n_pow2(n_add(rest, n_set(kMagic))));
+}
 #endif
 
 constexpr int W = 16;
@@ -104,59 +135,130 @@ GM_LANEWISE(vfma, (vf a, vf b, vf c), n_fma(a.r[i], b.r[i], c.r[i]))
 GM_LANEWISE(vmax, (vf a, vf b), n_max(a.r[i], b.r[i]))
 GM_LANEWISE(vmin, (vf a, vf b), n_min(a.r[i], b.r[i]))
 GM_LANEWISE(vsqrt, (vf a), n_sqrt(a.r[i]))
+GM_LANEWISE(vabs, (vf a), n_abs(a.r[i]))
+GM_LANEWISE(vscale, (vf p, vf n), n_scale(p.r[i], n.r[i]))  // p 2^n for integral n of -250 to 250
 GM_LANEWISE(vselect_gt, (vf a, vf b, vf x, vf y), n_select_gt(a.r[i], b.r[i], x.r[i], y.r[i]))
 GM_LANEWISE(vload, (const float* p), n_load(p + i * kNativeLanes))
 #undef GM_LANEWISE
 
 inline vf vzero() { return vset(0.0f); }
 inline vf operator-(vf a) { return vset(-0.0f) - a; }
-inline vf vabs(vf a) { return vmax(a, -a); }
 inline float sfma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 
 inline void vstore(float* p, vf v) {
   for (int i = 0; i < kRegisters; ++i) n_store(p + i * kNativeLanes, v.r[i]);
 }
 
+#if defined(__AVX512F__)
+inline __mmask16 lanes_below(int64_t n) { return static_cast<__mmask16>((1u << (n < W ? n : W)) - 1); }
+#elif defined(__AVX2__)
+inline __m256i lanes_below(int64_t n) {  // n may be negative
+  __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int32_t>(n)), lane);
+}
+#endif
+
+// The first n elements, 0 in the lanes past them.
 inline vf vload_n(const float* p, int64_t n) {
   if (n >= W) return vload(p);
+#if defined(__AVX512F__)
+  return vf{{_mm512_maskz_loadu_ps(lanes_below(n), p)}};
+#elif defined(__AVX2__)
+  return vf{{_mm256_maskload_ps(p, lanes_below(n)), _mm256_maskload_ps(p + 8, lanes_below(n - 8))}};
+#else
   float t[W] = {};
   for (int64_t i = 0; i < n; ++i) t[i] = p[i];
   return vload(t);
+#endif
 }
 
 inline void vstore_n(float* p, vf v, int64_t n) {
   if (n >= W) return vstore(p, v);
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, lanes_below(n), v.r[0]);
+#elif defined(__AVX2__)
+  _mm256_maskstore_ps(p, lanes_below(n), v.r[0]);
+  _mm256_maskstore_ps(p + 8, lanes_below(n - 8), v.r[1]);
+#else
   float t[W];
   vstore(t, v);
   for (int64_t i = 0; i < n; ++i) p[i] = t[i];
+#endif
 }
 
-// bfloat16 lives in memory only. Rounding by integer arithmetic: the conversion instructions flush denormals.
-inline vf vload(const uint16_t* p) {
+// v in the first n lanes, `rest` in the others.
+inline vf vfirst(vf v, int64_t n, float rest) {
+  if (n >= W) return v;
 #if defined(__AVX512F__)
-  __m256i h = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  return vf{{_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16))}};
+  return vf{{_mm512_mask_blend_ps(lanes_below(n), _mm512_set1_ps(rest), v.r[0])}};
 #else
   float t[W];
-  for (int i = 0; i < W; ++i) t[i] = bf16_to_f32(p[i]);
+  vstore(t, v);
+  for (int64_t i = n; i < W; ++i) t[i] = rest;
   return vload(t);
 #endif
 }
 
-inline void vstore(uint16_t* p, vf v) {
+// bfloat16 lives in memory only.
 #if defined(__AVX512F__)
-  __m512i u = _mm512_castps_si512(v.r[0]);
-  __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-  __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd);
-  __mmask16 nan = _mm512_cmp_ps_mask(v.r[0], v.r[0], _CMP_UNORD_Q);
-  rounded = _mm512_mask_or_epi32(rounded, nan, u, _mm512_set1_epi32(0x400000));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
+inline __m512 bf16_lanes(__m256i h) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
+
+inline __m256i to_bf16(__m512 v) {
+#if defined(__AVX512BF16__)
+  if (!_mm512_fpclass_ps_mask(v, 0x20)) [[likely]]  // the instruction flushes denormals
+    return (__m256i)_mm512_cvtneps_pbh(v);
+#endif
+  __m512i u = _mm512_castps_si512(v), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+  __m512i r = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd);
+  r = _mm512_mask_or_epi32(r, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), u, _mm512_set1_epi32(0x400000));
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16));
+}
+
+inline vf vload(const uint16_t* p) { return vf{{bf16_lanes(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))}}; }
+inline vf vload_n(const uint16_t* p, int64_t n) {
+  return n >= W ? vload(p) : vf{{bf16_lanes(_mm256_maskz_loadu_epi16(lanes_below(n), p))}};
+}
+inline void vstore(uint16_t* p, vf v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), to_bf16(v.r[0])); }
+inline void vstore_n(uint16_t* p, vf v, int64_t n) {
+  if (n >= W) return vstore(p, v);
+  _mm256_mask_storeu_epi16(p, lanes_below(n), to_bf16(v.r[0]));
+}
+
 #else
+
+#if defined(__AVX2__)
+inline vf vload(const uint16_t* p) {
+  auto half = [](const uint16_t* q) {
+    __m256i u = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(q)));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(u, 16));
+  };
+  return vf{{half(p), half(p + 8)}};
+}
+
+inline void vstore(uint16_t* p, vf v) {
+  auto half = [](__m256 x) {
+    __m256i u = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+    __m256i r = _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), odd);
+    __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    r = _mm256_blendv_epi8(r, _mm256_or_si256(u, _mm256_set1_epi32(0x400000)), nan);
+    return _mm256_srli_epi32(r, 16);
+  };
+  __m256i both = _mm256_packus_epi32(half(v.r[0]), half(v.r[1]));  // quarters 0 2 1 3
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(both, 0xd8));
+}
+#else
+inline vf vload(const uint16_t* p) {
+  float t[W];
+  for (int i = 0; i < W; ++i) t[i] = bf16_to_f32(p[i]);
+  return vload(t);
+}
+
+inline void vstore(uint16_t* p, vf v) {
   float t[W];
   vstore(t, v);
   for (int i = 0; i < W; ++i) p[i] = f32_to_bf16(t[i]);
-#endif
 }
+#endif
 
 inline vf vload_n(const uint16_t* p, int64_t n) {
   if (n >= W) return vload(p);
@@ -171,22 +273,42 @@ inline void vstore_n(uint16_t* p, vf v, int64_t n) {
   vstore(t, v);
   for (int64_t i = 0; i < n; ++i) p[i] = t[i];
 }
+#endif
 
 // The one tree: lanes 8 apart, then 4, 2, 1.
+#if defined(__AVX2__)
+template <class F>
+inline float fold(vf v, F f) {
+#if defined(__AVX512F__)
+  __m256 a = f(_mm512_castps512_ps256(v.r[0]), _mm512_maskz_extractf32x8_ps(0xff, v.r[0], 1));
+#else
+  __m256 a = f(v.r[0], v.r[1]);
+#endif
+  a = f(a, _mm256_castps128_ps256(_mm256_extractf128_ps(a, 1)));
+  a = f(a, _mm256_permute_ps(a, 0x0e));
+  return _mm256_cvtss_f32(f(a, _mm256_permute_ps(a, 1)));
+}
 inline float vsum(vf v) {
-  float t[W];
-  vstore(t, v);
-  for (int half = W / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) t[i] += t[i + half];
-  return t[0];
+  return fold(v, [](__m256 a, __m256 b) { return _mm256_add_ps(a, b); });
 }
-
 inline float vhmax(vf v) {
+  return fold(v, [](__m256 a, __m256 b) { return _mm256_max_ps(a, b); });
+}
+#else
+template <class F>
+inline float fold(vf v, F f) {
   float t[W];
   vstore(t, v);
   for (int half = W / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) t[i] = t[i] > t[i + half] ? t[i] : t[i + half];
+    for (int i = 0; i < half; ++i) t[i] = f(t[i], t[i + half]);
   return t[0];
 }
+inline float vsum(vf v) {
+  return fold(v, [](float a, float b) { return a + b; });
+}
+inline float vhmax(vf v) {
+  return fold(v, [](float a, float b) { return a > b ? a : b; });
+}
+#endif
 
 }  // namespace gristmill::GM_ISA

@@ -4,12 +4,8 @@
 namespace gristmill::GM_ISA {
 namespace {
 
-template <class T>
-float get(const T* p) {
-  float t[1];
-  vstore_n(t, vload_n(p, 1), 1);
-  return t[0];
-}
+float get(const float* p) { return *p; }
+float get(const uint16_t* p) { return bf16_to_f32(*p); }
 
 template <class T>
 void turn(const RopeArgs* a, T* out, const T* x, const float* c, const float* s) {
