@@ -17,7 +17,7 @@ constexpr int64_t kReduceChunk = 16384;    // elements per partial sum of a long
 constexpr int64_t kRowChunk = 64;          // rows per partial sum of weight gradients (norms)
 constexpr int64_t kAttentionKeys = 64;     // keys per online-softmax block
 constexpr int64_t kAttentionQueries = 64;  // queries per block of the backward pass
-constexpr int64_t kLossRows = 512;         // rows of logits alive at once in linear_cross_entropy
+constexpr int64_t kLossColumns = 4096;     // logits of a row per partial log-sum-exp
 
 struct Context {
   int32_t threads;

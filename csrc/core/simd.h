@@ -280,7 +280,8 @@ inline void vstore_n(uint16_t* p, vf v, int64_t n) {
 template <class F>
 inline float fold(vf v, F f) {
 #if defined(__AVX512F__)
-  __m256 a = f(_mm512_castps512_ps256(v.r[0]), _mm512_maskz_extractf32x8_ps(0xff, v.r[0], 1));
+  __m512 x = v.r[0];  // masked, as g++ 12 warns of the plain ones' undefined lanes
+  __m256 a = f(_mm512_maskz_extractf32x8_ps(0xff, x, 0), _mm512_maskz_extractf32x8_ps(0xff, x, 1));
 #else
   __m256 a = f(v.r[0], v.r[1]);
 #endif

@@ -1,11 +1,13 @@
-// Head and loss together: kLossRows rows of logits exist at a time, and are turned into their gradient in place.
-// Hsu et al., "Liger Kernel", 2024.
-#include "cpu/rows.h"
+// Head and loss together: a few rows of logits exist at a time. They are computed kLossColumns at a time, each piece
+// followed by its partial log-sum-exp, and turned into gradients piece by piece too, so that a product finds in cache
+// what was just made. Hsu et al., "Liger Kernel", 2024.
+#include "cpu/softmax.h"
 
 namespace gristmill::GM_ISA {
 namespace {
 
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 MatmulArgs args_of(View out, View a, View b, int64_t M, int64_t N, int64_t K, DType compute) {
   MatmulArgs m{};
@@ -25,76 +27,200 @@ void* offset(const View& v, int64_t row) {
   return static_cast<char*>(v.data) + row * v.strides[0] * item_size(v.dtype);
 }
 
-struct Steps {
-  MatmulArgs logits, dx, dweight;
-};
-
-// The three products of the chunk that starts at row r0.
-Steps steps(const LinearCrossEntropyArgs* a, float* logits, int64_t r0, int64_t n) {
-  const View &x = a->x, &w = a->weight;
-  View l = matrix(logits, DType::f32, a->V, 1), lt = matrix(logits, DType::f32, 1, a->V);
-  View xs = matrix(offset(x, r0), x.dtype, x.strides[0], x.strides[1]);
-  Steps s{};
-  s.logits = args_of(l, xs, matrix(w.data, w.dtype, w.strides[1], w.strides[0]), n, a->V, a->cols, a->compute);
-  if (a->dx.data) {
-    View dx = matrix(offset(a->dx, r0), a->dx.dtype, a->dx.strides[0], a->dx.strides[1], a->dx.accumulate);
-    s.dx = args_of(dx, l, matrix(w.data, w.dtype, w.strides[0], w.strides[1]), n, a->cols, a->V, a->compute);
-  }
-  if (a->dweight.data) {
-    View dw = matrix(a->dweight.data, DType::f32, a->dweight.strides[0], a->dweight.strides[1],
-                     r0 > 0 || a->dweight.accumulate);
-    s.dweight = args_of(dw, lt, xs, a->V, a->cols, n, a->compute);
-  }
-  return s;
+// Rows of a chunk: each packs the whole weight for its products, so many; their logits are most of the memory, so few.
+int64_t chunk_rows(const LinearCrossEntropyArgs* a) {
+  constexpr int64_t kLogits = 4 << 20, kFewest = 256, kMost = 1024;
+  return smaller(a->rows, smaller(kMost, larger(kFewest, kLogits / a->V)));
 }
 
-int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+// What a chunk of rows needs of the workspace. A piece is (rows, stride): kLossColumns of the logits, or what is left.
+struct Plan {
+  int64_t rows, pieces, stride;
+  float *logits, *own, *lse, *sums;  // (pieces or 1, rows, stride); (rows): the target's; (rows); (pieces, rows)
+  LogSum* parts;                     // (pieces, rows)
+  uint16_t* short_gradient;          // a piece, where products are computed in bfloat16
+  float* dx;                         // (rows, cols), where dx is bfloat16: rounded once, after all pieces
+  int64_t bytes;
+  bool gradient;
+};
 
-int64_t own_bytes(const LinearCrossEntropyArgs* a) {
-  return ((smaller(kLossRows, a->rows) * (a->V + 1) * 4) + 127) / 64 * 64;
+Plan plan_of(const LinearCrossEntropyArgs* a, void* workspace) {
+  Plan p{};
+  p.rows = chunk_rows(a), p.pieces = (a->V + kLossColumns - 1) / kLossColumns;
+  p.stride = (smaller(a->V, kLossColumns) + 15) / 16 * 16 + 16;  // not a multiple of a page
+  p.gradient = a->dx.data || a->dweight.data;
+  auto take = [&](auto*& array, int64_t count) {
+    array = reinterpret_cast<std::remove_reference_t<decltype(array)>>(static_cast<char*>(workspace) + p.bytes);
+    p.bytes += (count * static_cast<int64_t>(sizeof(*array)) + 63) / 64 * 64;
+  };
+  take(p.logits, (p.gradient ? p.pieces : 1) * p.rows * p.stride);
+  take(p.own, p.rows);
+  take(p.lse, p.rows);
+  take(p.sums, p.pieces * p.rows);
+  take(p.parts, p.pieces * p.rows);
+  take(p.short_gradient, p.gradient && a->compute == DType::bf16 ? p.rows * p.stride : 0);
+  take(p.dx, a->dx.data && a->dx.dtype == DType::bf16 ? p.rows * a->cols : 0);
+  return p;
+}
+
+// Rows r0 .. r0 + n of x and columns c0 .. c0 + width of their logits.
+struct Block {
+  const LinearCrossEntropyArgs* a;
+  const Plan* p;
+  int64_t r0, n, c0, width;
+
+  int64_t piece() const { return c0 / kLossColumns; }
+  float* logits() const { return p->logits + (p->gradient ? piece() : 0) * p->rows * p->stride; }
+  int32_t target(int64_t i) const {
+    return static_cast<const int32_t*>(a->targets.data)[(r0 + i) * a->targets.strides[0]];
+  }
+};
+
+View rows_of(const View& v, int64_t row) { return matrix(offset(v, row), v.dtype, v.strides[0], v.strides[1]); }
+View transposed(View v) {
+  int64_t s = v.strides[1];
+  v.strides[1] = v.strides[2], v.strides[2] = s;
+  return v;
+}
+
+MatmulArgs logits_product(const Block& b) {
+  View out = matrix(b.logits(), DType::f32, b.p->stride, 1);
+  return args_of(out, rows_of(b.a->x, b.r0), transposed(rows_of(b.a->weight, b.c0)), b.n, b.width, b.a->cols,
+                 b.a->compute);
+}
+
+View gradient_view(const Block& b) {
+  if (b.a->compute == DType::bf16) return matrix(b.p->short_gradient, DType::bf16, b.p->stride, 1);
+  return matrix(b.logits(), DType::f32, b.p->stride, 1);
+}
+
+MatmulArgs dx_product(const Block& b) {
+  View out = rows_of(b.a->dx, b.r0);
+  out.accumulate = b.c0 > 0 || b.a->dx.accumulate;
+  if (b.a->dx.dtype == DType::bf16) out = matrix(b.p->dx, DType::f32, b.a->cols, 1, b.c0 > 0);
+  return args_of(out, gradient_view(b), rows_of(b.a->weight, b.c0), b.n, b.a->cols, b.width, b.a->compute);
+}
+
+MatmulArgs dweight_product(const Block& b) {
+  View out = rows_of(b.a->dweight, b.c0);
+  out.accumulate = b.r0 > 0 || b.a->dweight.accumulate;
+  return args_of(out, transposed(gradient_view(b)), rows_of(b.a->x, b.r0), b.width, b.a->cols, b.n, b.a->compute);
+}
+
+// Of the largest product, or of the last ones, which are smaller.
+int64_t product_bytes(const LinearCrossEntropyArgs* a, const Plan* p, int32_t threads) {
+  int64_t most = 0;
+  for (int64_t n : {p->rows, a->rows % larger(p->rows, 1)})
+    for (int64_t width : {smaller(a->V, kLossColumns), a->V % kLossColumns}) {
+      Block b{a, p, 0, n, 0, width};
+      MatmulArgs logits = logits_product(b), dx = dx_product(b), dweight = dweight_product(b);
+      most = larger(most, matmul_workspace(&logits, threads));
+      if (a->dx.data) most = larger(most, matmul_workspace(&dx, threads));
+      if (a->dweight.data) most = larger(most, matmul_workspace(&dweight, threads));
+    }
+  return most;
+}
+
+// The logits of a block and what the losses need of them.
+Status forward_block(Context* ctx, const Block& b) {
+  MatmulArgs product = logits_product(b);
+  if (Status e = matmul(ctx, &product); e != Status::ok) return e;
+  for_rows(ctx, b.n, 4, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const float* x = b.logits() + i * b.p->stride;
+      b.p->parts[b.piece() * b.p->rows + i] = log_sum_of(x, b.width);
+      if (b.a->smoothing > 0.0f) b.p->sums[b.piece() * b.p->rows + i] = sum_of(x, b.width);
+      int64_t own = b.target(i) - b.c0;
+      if (own >= 0 && own < b.width) b.p->own[i] = x[own];
+    }
+  });
+  return Status::ok;
+}
+
+// Losses of rows r0 .. r0 + n, from their parts in order.
+void losses_of(const Block& b) {
+  const Plan* p = b.p;
+  for (int64_t i = 0; i < b.n; ++i) {
+    LogSum all = p->parts[i];
+    float sum = p->sums[i], loss = 0.0f;
+    for (int64_t k = 1; k < p->pieces; ++k) {
+      all = joined(all, p->parts[k * p->rows + i]);
+      if (b.a->smoothing > 0.0f) sum += p->sums[k * p->rows + i];
+    }
+    p->lse[i] = log_sum_exp(all);
+    if (b.target(i) >= 0) loss = loss_of(p->lse[i], p->own[i], sum, b.a->smoothing, b.a->V);
+    float* out = static_cast<float*>(b.a->losses.data) + (b.r0 + i) * b.a->losses.strides[0];
+    *out = b.a->losses.accumulate ? *out + loss : loss;
+  }
+}
+
+Status backward_block(Context* ctx, const Block& b) {
+  for_rows(ctx, b.n, 4, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      Target t = target_of(b.target(i), b.p->lse[i], b.a->scale, b.a->smoothing, b.a->V);
+      float* x = b.logits() + i * b.p->stride;
+      if (b.a->compute == DType::bf16)
+        gradient_of(b.p->short_gradient + i * b.p->stride, x, t, b.c0, b.width, false);
+      else
+        gradient_of(x, x, t, b.c0, b.width, false);
+    }
+  });
+  if (b.a->dx.data) {
+    MatmulArgs product = dx_product(b);
+    if (Status e = matmul(ctx, &product); e != Status::ok) return e;
+  }
+  if (!b.a->dweight.data) return Status::ok;
+  MatmulArgs product = dweight_product(b);
+  return matmul(ctx, &product);
+}
+
+void round_dx(Context* ctx, const Block& b) {
+  for_rows(ctx, b.n, 16, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      const float* from = b.p->dx + i * b.a->cols;
+      uint16_t* to = row_of<uint16_t>(b.a->dx, b.r0 + i);
+      each_vector(b.a->cols, [&](int64_t j, auto w) { put(to + j, vload_n(from + j, w), w, b.a->dx.accumulate); });
+    }
+  });
+}
+
+Status chunk(Context* ctx, Block b) {
+  auto each = [&](Status (*f)(Context*, const Block&)) {
+    Status s = Status::ok;
+    for (b.c0 = 0; b.c0 < b.a->V && s == Status::ok; b.c0 += kLossColumns) {
+      b.width = smaller(kLossColumns, b.a->V - b.c0);
+      s = f(ctx, b);
+    }
+    return s;
+  };
+  if (Status s = each(forward_block); s != Status::ok) return s;
+  losses_of(b);
+  if (!b.p->gradient) return Status::ok;
+  if (Status s = each(backward_block); s != Status::ok) return s;
+  if (b.a->dx.data && b.a->dx.dtype == DType::bf16) round_dx(ctx, b);
+  return Status::ok;
 }
 
 }  // namespace
 
 int64_t linear_cross_entropy_workspace(const LinearCrossEntropyArgs* a, int32_t threads) {
-  Steps s = steps(a, nullptr, 0, smaller(kLossRows, a->rows));
-  int64_t most = matmul_workspace(&s.logits, threads);
-  if (a->dx.data) most = larger(most, matmul_workspace(&s.dx, threads));
-  if (a->dweight.data) most = larger(most, matmul_workspace(&s.dweight, threads));
-  return own_bytes(a) + most;
+  Plan p = plan_of(a, nullptr);
+  return p.bytes + product_bytes(a, &p, threads);
 }
 
 Status linear_cross_entropy(Context* ctx, const LinearCrossEntropyArgs* a) {
+  if (!unit_stride(1, a->cols, {a->dx, a->dweight})) return Status::unsupported;
   if (ctx->workspace_bytes < linear_cross_entropy_workspace(a, ctx->threads)) return Status::workspace;
-  float* logits = static_cast<float*>(ctx->workspace);
-  float* lse = logits + smaller(kLossRows, a->rows) * a->V;
+  Plan p = plan_of(a, ctx->workspace);
   Context sub = *ctx;
-  sub.workspace = static_cast<char*>(ctx->workspace) + own_bytes(a);
-  sub.workspace_bytes = ctx->workspace_bytes - own_bytes(a);
+  sub.workspace = static_cast<char*>(ctx->workspace) + p.bytes;
+  sub.workspace_bytes = ctx->workspace_bytes - p.bytes;
   if (a->rows == 0 && a->dweight.data) {  // a sum over nothing is zero, and a product over nothing says so
-    Steps s = steps(a, logits, 0, 0);
-    return matmul(&sub, &s.dweight);
+    MatmulArgs product = dweight_product(Block{a, &p, 0, 0, 0, a->V});
+    return matmul(&sub, &product);
   }
-  float scale = a->scale;
-  for (int64_t r0 = 0; r0 < a->rows; r0 += kLossRows) {
-    int64_t n = smaller(kLossRows, a->rows - r0);
-    Steps s = steps(a, logits, r0, n);
-    if (Status e = matmul(&sub, &s.logits); e != Status::ok) return e;
-    View chunk{}, kept{}, losses = a->losses, targets = a->targets, each{};
-    chunk.data = logits, chunk.strides[0] = a->V, chunk.strides[1] = 1;
-    kept.data = lse, kept.strides[0] = 1;
-    losses.data = offset(a->losses, r0), targets.data = offset(a->targets, r0);
-    each.data = &scale;
-    CrossEntropyForwardArgs f{losses, kept, chunk, targets, n, a->V, a->smoothing};
-    if (Status e = cross_entropy_forward(&sub, &f); e != Status::ok) return e;
-    if (!a->dx.data && !a->dweight.data) continue;
-    CrossEntropyBackwardArgs b{chunk, each, chunk, kept, targets, n, a->V, a->smoothing};
-    if (Status e = cross_entropy_backward(&sub, &b); e != Status::ok) return e;
-    if (a->dx.data)
-      if (Status e = matmul(&sub, &s.dx); e != Status::ok) return e;
-    if (a->dweight.data)
-      if (Status e = matmul(&sub, &s.dweight); e != Status::ok) return e;
-  }
+  for (int64_t r0 = 0; r0 < a->rows; r0 += p.rows)
+    if (Status s = chunk(&sub, Block{a, &p, r0, smaller(p.rows, a->rows - r0), 0, 0}); s != Status::ok) return s;
   return Status::ok;
 }
 

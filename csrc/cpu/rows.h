@@ -1,6 +1,7 @@
 // What the row-wise kernels share: a typed row of a View, and rows handed out in fixed chunks.
 #pragma once
 #include <initializer_list>
+#include <type_traits>
 
 #include "core/math.h"
 #include "cpu/table.h"
@@ -56,6 +57,14 @@ inline vf vmaximum(vf a, vf b) {
 }
 
 inline float maximum(float a, float b) { return a > b || a != a ? a : b; }
+
+// f(j, n) for each vector of a row; n is a constant but in the last one, where that is not full.
+template <class F>
+inline void each_vector(int64_t cols, const F& f) {
+  int64_t j = 0;
+  for (; j + W <= cols; j += W) f(j, std::integral_constant<int64_t, W>{});
+  if (j < cols) f(j, cols - j);
+}
 
 template <class T>
 inline void put(T* p, vf v, int64_t n, bool add) {

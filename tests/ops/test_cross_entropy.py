@@ -8,7 +8,7 @@ from cases import Case, given, wanted
 from oracle import check_gradient, same_bytes, table, verify
 
 from gristmill.backend import _C
-from gristmill.lab.cases.cross_entropy import backward_case, cases, forward_case
+from gristmill.lab.cases.cross_entropy import PIECE, backward_case, cases, forward_case
 from gristmill.ops.cross_entropy import reference_backward, reference_forward
 
 
@@ -61,6 +61,16 @@ def test_extreme_logits(name: str) -> None:
     got = losses.numpy()
     assert got[0] == 0 and got[1] == pytest.approx(0, abs=1e32)
     assert got[2] == np.inf and np.isnan(got[3])
+
+
+@pytest.mark.parametrize("name", _C.tables())
+def test_a_piece_of_nothing_but_minus_infinity_counts_nothing(name: str) -> None:
+    x = np.full((2, PIECE + 20), -np.inf, np.float32)
+    x[0, PIECE:], x[1, :20] = 1, 1
+    losses, targets = _C.empty((2,)), _C.from_numpy(np.array([PIECE, 0], np.int32))
+    with table(name):
+        _C.cross_entropy_forward(losses, None, _C.from_numpy(x), targets)
+    assert losses.numpy() == pytest.approx(np.log(20), rel=1e-6)
 
 
 @pytest.mark.parametrize("name", _C.tables())

@@ -11,16 +11,21 @@ from gristmill.ops.cross_entropy import reference_backward, reference_forward
 
 LAYOUTS = [("float32", "plain"), ("float32", "gaps"), ("bfloat16", "gaps")]
 
-SHAPES = [(3, n) for n in SIZES] + [(1, 257), (9, 1000)]
+PIECE = 4096  # kLossColumns
+SHAPES = [(3, n) for n in SIZES] + [(1, 257), (9, 1000), (2, PIECE + 1), (1, 3 * PIECE - 1)]
 
 
 def lse_bound(x: Floats) -> Floats:
     """exp: 6 U and the rounding of its argument x - max; the sum: a lane's steps and the tree; the
-    logarithm: 6 U; max + log: one rounding."""
+    logarithm: 6 U; max + log: one rounding. Pieces are joined by an exp, its argument and two more
+    roundings each; the arguments add up to no more than top - min."""
     top = x.max(axis=1, keepdims=True)
     _, lse = reference_forward(x, np.zeros(len(x), int))
     spread = (np.exp(x - lse[:, None]) * (top - x)).sum(axis=1)
     chain = gamma(-(-x.shape[1] // 16) + 4)
+    pieces = -(-x.shape[1] // PIECE) - 1
+    if pieces:
+        chain += U * (8 * pieces + x.max(axis=1) - x.min(axis=1))
     return chain + U * (6 + spread + 6 * np.abs(lse - top[:, 0]) + np.abs(lse))
 
 

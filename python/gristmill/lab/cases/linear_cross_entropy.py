@@ -7,19 +7,21 @@ from collections.abc import Iterator
 import numpy as np
 
 from gristmill.lab.case import UB, Case, Floats, U, gamma, given, round_bf16, wanted, widen_bf16
-from gristmill.lab.cases.cross_entropy import lse_bound, smoothing_bound
+from gristmill.lab.cases.cross_entropy import PIECE, lse_bound, smoothing_bound
 from gristmill.ops.linear_cross_entropy import reference_backward, reference_forward
 
-CHUNK = 512  # kLossRows
+CHUNK = 1024  # rows of a small vocabulary alive at once
 
-# rows, cols, V: around the chunk and the panels of matmul
+# rows, cols, V: around the chunk, the piece of the logits and the panels of matmul
 SHAPES = [
     (1, 1, 1),
     (3, 17, 33),
     (8, 31, 61),
     (CHUNK - 1, 5, 40),
     (CHUNK, 16, 17),
-    (2 * CHUNK + 1, 7, 50),
+    (CHUNK + 1, 7, 50),
+    (5, 3, PIECE + 1),
+    (2, 9, 3 * PIECE - 1),
 ]
 
 KINDS = [  # dtype of x and dx, of weight, how the products are computed
@@ -120,6 +122,7 @@ def cases() -> Iterator[Case]:
     for kind in KINDS:
         for shape in SHAPES:
             layout = "gaps" if shape[0] % 2 else "plain"
-            yield loss_case(shape, kind, layout, grad=True, add=shape[0] in (3, 2 * CHUNK + 1))
+            yield loss_case(shape, kind, layout, grad=True, add=shape[0] in (3, 5, CHUNK + 1))
         yield loss_case((8, 31, 61), kind, "plain", grad=False, add=False)
         yield loss_case((8, 31, 61), kind, "plain", grad=True, add=False, smoothing=0.1)
+        yield loss_case((3, 5, PIECE + 9), kind, "plain", grad=False, add=False, smoothing=0.1)
