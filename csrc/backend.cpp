@@ -106,10 +106,11 @@ void choose() {
 
 struct Entry {
   const char *name, *contains;
-  size_t offset;
+  size_t offset, workspace;
 };
 
-#define GM_ROW(entry, FIELDS, Args, contains) {#entry, contains, offsetof(Kernels, entry)},
+#define GM_ROW(entry, FIELDS, Args, contains) \
+  {#entry, contains, offsetof(Kernels, entry), offsetof(Kernels, entry##_workspace)},
 const Entry entries[] = {GM_OPS(GM_ROW)};
 
 #define GM_ONE(type, name, meaning) \
@@ -126,9 +127,11 @@ struct Fields {
     const FieldInfo list[] = {GM_##FIELDS(GM_ONE)}; \
   }
 GM_OPS(GM_LIST)
+GM_LIST(View, VIEW, View, "")
+GM_LIST(Context, CONTEXT, Context, "")
 #define GM_INDEX(entry, FIELDS, Args, contains) \
   {#entry, fields_##entry::list, static_cast<int>(sizeof fields_##entry::list / sizeof(FieldInfo))},
-const Fields all_fields[] = {GM_OPS(GM_INDEX)};
+const Fields all_fields[] = {GM_OPS(GM_INDEX) GM_INDEX(View, VIEW, View, "") GM_INDEX(Context, CONTEXT, Context, "")};
 
 void** slot(Kernels* k, size_t offset) { return reinterpret_cast<void**>(reinterpret_cast<char*>(k) + offset); }
 
@@ -166,11 +169,13 @@ bool table_select(const char* name) {
   return false;
 }
 
-bool table_swap(const char* entry, void* fn) {
+bool table_swap(const char* entry, void* fn, void* workspace) {
   choose();
   for (const Entry& e : entries) {
     if (strcmp(e.name, entry) != 0) continue;
-    *slot(&active, e.offset) = fn ? fn : *slot(const_cast<Kernels*>(base), e.offset);
+    Kernels* own = const_cast<Kernels*>(base);
+    *slot(&active, e.offset) = fn ? fn : *slot(own, e.offset);
+    *slot(&active, e.workspace) = fn ? workspace : *slot(own, e.workspace);
     return true;
   }
   return false;

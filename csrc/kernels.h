@@ -201,6 +201,10 @@ enum class Distribution : int32_t { uniform, normal, truncated_normal };
 #define GM_STRUCT(entry, FIELDS, Args, contains) struct Args { GM_##FIELDS(GM_FIELD) };
 GM_OPS(GM_STRUCT)
 
+// What a kernel reads through pointers besides its arguments; their order is that of the structs.
+#define GM_VIEW(F) F(void*, data, "") F(const void*, packed, "") F(int64_t[4], strides, "") F(DType, dtype, "") F(int32_t, accumulate, "")
+#define GM_CONTEXT(F) F(int32_t, threads, "") F(void*, parallel_for, "") F(void*, workspace, "") F(int64_t, workspace_bytes, "") F(void*, stream, "")
+
 // FNV-1a over every list of fields: a kernel must be compiled against the structs that the table calls it with.
 consteval uint64_t abi_add(uint64_t h, const char* s) {
   for (; *s; ++s) h = (h ^ static_cast<unsigned char>(*s)) * 1099511628211ull;
@@ -208,9 +212,12 @@ consteval uint64_t abi_add(uint64_t h, const char* s) {
 }
 #define GM_ABI_FIELD(type, name, meaning) h = abi_add(abi_add(h, #type), #name);
 #define GM_ABI_ENTRY(entry, FIELDS, Args, contains) h = abi_add(h, #entry); GM_##FIELDS(GM_ABI_FIELD)
+#define GM_ABI_PLACE(type, name, meaning) h = (abi_add(h, #name) ^ offsetof(GM_CURRENT, name)) * 1099511628211ull;
 consteval uint64_t kernel_abi() {
   uint64_t h = 14695981039346656037ull;
   GM_OPS(GM_ABI_ENTRY)
+  { using GM_CURRENT = View; GM_VIEW(GM_ABI_PLACE) }
+  { using GM_CURRENT = Context; GM_CONTEXT(GM_ABI_PLACE) }
   return h ^ sizeof(View) ^ (sizeof(Context) << 8);
 }
 

@@ -112,7 +112,7 @@ def test_missing_list_only_shrinks() -> None:
 
 
 def test_every_entry_has_cases() -> None:
-    """kernel_check replays what cases() of lab/cases/X.py yield, and so does gristmill.lab.check."""
+    """kernel_check and gristmill.lab.check replay what cases() of lab/cases/X.py yield."""
     entries = {entry["name"] for entry in _C.entries()}
     assert {case.entry for case in all_cases()} == entries
     without = [e for e in sorted(entries) if next(cases.of(e), None) is None]

@@ -63,13 +63,18 @@ PYBIND11_MODULE(_C, m) {
       py::arg("name"), "Use another table; forgets replaced entries.");
   m.def(
       "swap",
-      [](const std::string& entry, std::optional<uintptr_t> address) {
-        if (!table_swap(entry.c_str(), reinterpret_cast<void*>(address.value_or(0))))
+      [](const std::string& entry, std::optional<uintptr_t> address, std::optional<uintptr_t> workspace) {
+        auto pointer = [](std::optional<uintptr_t> x) { return reinterpret_cast<void*>(x.value_or(0)); };
+        if (!table_swap(entry.c_str(), pointer(address), pointer(workspace)))
           throw py::key_error("no entry '" + entry + "' in the kernel contract; see _C.entries()");
       },
-      py::arg("entry"), py::arg("address"), "Replace one entry by a function address; None restores the table's own.");
+      py::arg("entry"), py::arg("address"), py::arg("workspace") = py::none(),
+      "Replace one entry by a function address, and its <entry>_workspace (None: it needs none); no address restores "
+      "the "
+      "table's own two.");
   m.def("entries", &entry_list);
-  m.def("describe", &describe, py::arg("entry"), "Fields of an entry's argument struct with offsets in bytes.");
+  m.def("describe", &describe, py::arg("entry"),
+        "Fields of an entry's argument struct, of View or of Context, with offsets in bytes.");
   m.def("abi", [] { return kernel_abi(); }, "Hash of the argument structs; a user's kernel is checked against it.");
   m.def("threads", &pool_threads);
   m.def(

@@ -167,7 +167,7 @@ def cross_entropy_forward(
 def cuda_absent_reason() -> str: ...
 def describe(entry: str) -> dict[str, typing.Any]:
     """
-    Fields of an entry's argument struct with offsets in bytes.
+    Fields of an entry's argument struct, of View or of Context, with offsets in bytes.
     """
 
 def dropout(out: Array, x: Array, seed: int, stream: int, p: float) -> None: ...
@@ -307,9 +307,9 @@ def span(first: Array, shape: collections.abc.Sequence[int]) -> Array:
     A row-major view that starts where `first` does and runs on into its neighbours; the caller has checked them.
     """
 
-def swap(entry: str, address: int | None) -> None:
+def swap(entry: str, address: int | None, workspace: int | None = None) -> None:
     """
-    Replace one entry by a function address; None restores the table's own.
+    Replace one entry by a function address, and its <entry>_workspace (None: it needs none); no address restores the table's own two.
     """
 
 def swiglu_backward(dgate: Array, dup: Array, dout: Array, gate: Array, up: Array) -> None: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,14 +152,27 @@ def test_a_file_without_the_entry_says_so(tmp_path: Path) -> None:
         lab.use("silu", written(tmp_path, "int x;"))
 
 
-def test_a_file_compiled_with_other_argument_structs_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+CHANGED = {  # file, old, new
+    "a field more": ("kernels.h", "GM_SILU_FORWARD(F) ", 'GM_SILU_FORWARD(F) F(int64_t, v, "")'),
+    "another order in View": (
+        "core/types.h",
+        "  DType dtype;\n  int32_t accumulate;",
+        "  int32_t accumulate;\n  DType dtype;",
+    ),
+    "another Context": ("kernels.h", "  int32_t threads;\n", "  int32_t other, threads;\n"),
+}
+
+
+@pytest.mark.parametrize(("file", "old", "new"), CHANGED.values(), ids=CHANGED)
+def test_a_file_compiled_with_other_structs_is_refused(
+    file: str, old: str, new: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = tmp_path / "csrc"
     shutil.copytree(kernels.headers() / "core", other / "core")
-    text = (kernels.headers() / "kernels.h").read_text()
-    old = "#define GM_SILU_FORWARD(F) "
-    (other / "kernels.h").write_text(text.replace(old, f'{old} F(int64_t, version, "")'))
+    shutil.copy(kernels.headers() / "kernels.h", other)
+    text = (other / file).read_text()
+    assert old in text
+    (other / file).write_text(text.replace(old, new))
     monkeypatch.setattr(kernels, "headers", lambda: other)
     with pytest.raises(RuntimeError, match=rf"ABI \d+.*\(ABI {_C.abi()}\).*reinstall gristmill"):
         lab.use("silu", written(tmp_path, RIGHT))
@@ -268,6 +282,27 @@ try:
         return target(value), generate
 except ImportError:
     pass
+
+
+def test_a_replaced_kernel_has_no_workspace_unless_it_brings_one() -> None:
+    ok, asked = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 2), []
+    size = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int32)
+
+    @ok
+    def kernel(context: int, args: int) -> int:
+        fields = {f["name"]: f for f in _C.describe("Context")["fields"]}
+        at = context + fields["workspace_bytes"]["offset"]
+        asked.append(ctypes.c_int64.from_address(at).value)
+        return 0
+
+    need = size(lambda args, threads: 4096)
+    where = [ctypes.cast(f, ctypes.c_void_p).value for f in (kernel, need)]
+    a = _C.empty((1, 8, 8))
+    for workspace in ((), where[1:]):
+        _C.swap("matmul", where[0], *workspace)
+        _C.matmul(a, a, a, "float32")
+    _C.swap("matmul", None)
+    assert asked == [0, 4096]
 
 
 def test_describe_gives_offsets_in_order() -> None:
