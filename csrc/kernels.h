@@ -133,7 +133,7 @@ struct Context {
 
 #define GM_DROPOUT(F) \
   F(View, out, "(n) f32|bf16, contiguous") F(View, x, "(n) f32|bf16, contiguous; dout in the backward pass: the mask is the same") \
-  F(const uint64_t*, key, "[seed, stream]: element i is kept when uniform(seed, stream, i) >= p, times the float32 1 / (1 - p)") \
+  F(const uint64_t*, key, "[seed, stream]: of each 64 words of philox the lower halves, then the upper ones; kept where half i >= d = round(65536 p), at most 65535, times 65536 / (65536 - d)") \
   F(int64_t, n, "") F(float, p, "0 <= p < 1")
 
 #define GM_ELEMENTWISE(F) \
@@ -146,7 +146,7 @@ struct Context {
   F(int64_t, rows, "") F(int64_t, cols, "") F(int32_t, op, "enum Reduce")
 
 #define GM_RANDOM(F) \
-  F(View, out, "(n) f32|bf16, contiguous") F(const uint64_t*, key, "[seed, stream]") \
+  F(View, out, "(n) f32|bf16, contiguous") F(const uint64_t*, key, "[seed, stream]: element i comes of word i of philox(seed, stream); normal ones 2i, 2i + 1 of both their words") \
   F(int64_t, n, "") F(int32_t, distribution, "enum Distribution") F(float, a, "low | mean | mean") F(float, b, "high | std | std, cut at two std")
 
 #define GM_ORTHOGONAL(F) \

@@ -13,7 +13,7 @@ from bench.measure import Case, array, normal, run, stream_ceiling, tensor, torc
 from gristmill.backend import _C
 from gristmill.ops.dropout import reference_forward
 
-N, P = 1 << 22, 0.1
+N, P = 1 << 24, 0.1
 
 
 def case() -> Case:

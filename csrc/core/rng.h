@@ -5,6 +5,9 @@
 
 namespace gristmill {
 
+constexpr uint32_t kPhiloxMultiplier0 = 0xD2511F53u, kPhiloxMultiplier1 = 0xCD9E8D57u;
+constexpr uint32_t kPhiloxWeyl0 = 0x9E3779B9u, kPhiloxWeyl1 = 0xBB67AE85u;
+
 struct Philox4 {
   uint32_t x[4];
 };
@@ -15,16 +18,13 @@ inline Philox4 philox(uint64_t seed, uint64_t stream, uint64_t index) {
                 static_cast<uint32_t>(stream >> 32)}};
   uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
   for (int round = 0; round < 10; ++round) {
-    uint64_t p0 = uint64_t{0xD2511F53u} * c.x[0], p1 = uint64_t{0xCD9E8D57u} * c.x[2];
+    uint64_t p0 = uint64_t{kPhiloxMultiplier0} * c.x[0], p1 = uint64_t{kPhiloxMultiplier1} * c.x[2];
     c = {{static_cast<uint32_t>(p1 >> 32) ^ c.x[1] ^ k0, static_cast<uint32_t>(p1),
           static_cast<uint32_t>(p0 >> 32) ^ c.x[3] ^ k1, static_cast<uint32_t>(p0)}};
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
+    k0 += kPhiloxWeyl0;
+    k1 += kPhiloxWeyl1;
   }
   return c;
 }
-
-// The upper 24 bits as a float32 in [0, 1).
-inline float uniform_from(uint32_t word) { return static_cast<float>(word >> 8) * 0x1p-24f; }
 
 }  // namespace gristmill

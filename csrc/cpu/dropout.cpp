@@ -1,8 +1,41 @@
 // Zeroes elements by a mask that is a pure function of (seed, stream, index). Srivastava et al., 2014.
-#include "core/rng.h"
+#include "cpu/draws.h"
 #include "cpu/rows.h"
 
 namespace gristmill::GM_ISA {
+namespace {
+
+// Sixteen bits decide: the share is a multiple of 2^-16, and one word serves two elements.
+struct Share {
+  uint32_t dropped;  // of 65536
+  float keep;        // the expectation stays exact: over the share that is really kept
+  explicit Share(float p) {
+    float steps = p * 65536.0f + 0.5f;
+    dropped = steps < 65535.0f ? static_cast<uint32_t>(steps) : 65535u;
+    keep = 65536.0f / static_cast<float>(65536u - dropped);
+  }
+};
+
+// Whole registers where n reaches to the end.
+template <class T>
+inline void apply(T* out, const T* x, vu half, vu last_dropped, vf keep, int64_t n, bool add) {
+  vu kept = vsar<31>(last_dropped - half);  // all ones where half > last_dropped
+  put(out, vfloat(vbits(vload_n(x, n) * keep) & kept), n, add);
+}
+
+// The 64 elements whose halves are the lower ones of the words, and the 64 that follow.
+template <class T>
+inline void apply(T* out, const T* x, const Draw& d, vu last_dropped, vf keep, int64_t n, bool add) {
+  vf words[4];
+  for (int j = 0; j < 4; ++j) words[j] = vfloat(d.w[j]);
+  side_by_side(words);
+  for (int j = 0; j < 8 && n > j * W; ++j) {
+    vu w = vbits(words[j % 4]);
+    apply(out + j * W, x + j * W, j < 4 ? w & vuset(0xffff) : vshr<16>(w), last_dropped, keep, n - j * W, add);
+  }
+}
+
+}  // namespace
 
 int64_t dropout_workspace(const DropoutArgs*, int32_t) { return 0; }
 
@@ -10,17 +43,24 @@ Status dropout(Context* ctx, const DropoutArgs* a) {
   if (a->out.dtype != a->x.dtype || !unit_stride(0, a->n, {a->out, a->x})) return Status::unsupported;
   return by_type(a->x.dtype, [&](auto type) {
     using T = decltype(type);
-    for_rows(ctx, (a->n + W - 1) / W, 256, [=](int64_t first, int64_t last) {
-      float keep = 1.0f / (1.0f - a->p);
-      for (int64_t i = first; i < last; ++i) {
-        float factor[W];
-        for (int j = 0; j < 4; ++j) {
-          Philox4 r = philox(a->key[0], a->key[1], static_cast<uint64_t>(4 * i + j));
-          for (int l = 0; l < 4; ++l) factor[4 * j + l] = uniform_from(r.x[l]) >= a->p ? keep : 0.0f;
+    constexpr int64_t kDrawn = 2 * kDraw, kPair = 2 * kDrawn;  // elements of one draw, and of two
+    for_rows(ctx, (a->n + kPair - 1) / kPair, 64, [=](int64_t first, int64_t last) {
+      Keys keys(a->key, first * kPair / 8);
+      Share share(a->p);
+      vu last_dropped = vuset(share.dropped - 1);
+      vf keep = vset(share.keep);
+      T* out = static_cast<T*>(a->out.data);
+      const T* x = static_cast<const T*>(a->x.data);
+      for (int64_t i = first * kPair; i < last * kPair; i += kPair) {
+        Draw d[2];
+        draw(keys, static_cast<uint64_t>(i / kDrawn), d);
+        if (a->n - i >= kPair && !a->out.accumulate) {
+          apply(out + i, x + i, d[0], last_dropped, keep, kDrawn, false);
+          apply(out + i + kDrawn, x + i + kDrawn, d[1], last_dropped, keep, kDrawn, false);
+        } else {
+          apply(out + i, x + i, d[0], last_dropped, keep, a->n - i, a->out.accumulate);
+          apply(out + i + kDrawn, x + i + kDrawn, d[1], last_dropped, keep, a->n - i - kDrawn, a->out.accumulate);
         }
-        int64_t n = a->n - i * W;
-        put(static_cast<T*>(a->out.data) + i * W, vload_n(static_cast<const T*>(a->x.data) + i * W, n) * vload(factor),
-            n, a->out.accumulate);
       }
     });
     return Status::ok;

@@ -11,7 +11,7 @@ from oracle import check_gradient, verify
 
 from gristmill.backend import _C
 from gristmill.lab.cases.dropout import cases
-from gristmill.ops.dropout import reference_backward, reference_forward
+from gristmill.ops.dropout import dropped, reference_backward, reference_forward
 
 
 @pytest.mark.parametrize("case", cases(), ids=str)
@@ -33,7 +33,19 @@ def test_the_share_that_is_kept() -> None:
     _C.dropout(out, _C.from_numpy(np.ones(n, np.float32)), 3, 4, p)
     y = out.numpy()
     assert abs((y > 0).mean() - (1 - p)) < 5 * math.sqrt(p * (1 - p) / n)
-    assert set(np.unique(y)) == {np.float32(0), np.float32(1) / np.float32(1 - p)}
+    assert set(np.unique(y)) == {np.float32(0), np.float32(65536) / np.float32(65536 - dropped(p))}
+
+
+def test_the_share_is_rounded_to_steps_and_never_reaches_one() -> None:
+    assert [dropped(p) for p in (0.0, 0.1, 0.5, 1 - 2**-20)] == [0, 6554, 32768, 65535]
+
+
+def test_what_is_dropped_is_zero_whatever_it_was() -> None:
+    x = np.full(1000, np.nan, np.float32)
+    out = _C.empty((1000,))
+    _C.dropout(out, _C.from_numpy(x), 3, 4, 0.5)
+    kept = reference_forward(np.ones(1000), 3, 4, 0.5) > 0
+    np.testing.assert_array_equal(np.isnan(out.numpy()), kept)
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.0, math.nan])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 import numpy as np
@@ -10,8 +11,8 @@ from cases import Case, Floats, U
 from oracle import table, verify
 
 from gristmill.backend import _C
-from gristmill.lab.cases.init import cases
-from gristmill.ops.init import philox, uniform
+from gristmill.lab.cases.init import BIG, ENDS, cases
+from gristmill.ops.init import box_muller, philox, uniform
 
 
 @pytest.mark.parametrize("case", cases(), ids=str)
@@ -37,6 +38,9 @@ def test_moments() -> None:
     z = draw(n, "normal")
     assert abs(z.mean()) < five and abs(z.var() - 1) < five * math.sqrt(2)
     assert abs((z**4).mean() - 3) < five * math.sqrt(96)
+    assert abs((z[::2] * z[1::2]).mean()) < five * math.sqrt(2)  # of one pair of words
+    tail = math.erfc(4 / math.sqrt(2))
+    assert abs((np.abs(z) > 4).mean() - tail) < five * math.sqrt(tail)
     cut = draw(n, "truncated_normal")
     assert np.abs(cut).max() < 2
     density, share = math.exp(-2) / math.sqrt(2 * math.pi), math.erf(math.sqrt(2))
@@ -49,6 +53,30 @@ def test_numbers_do_not_depend_on_how_many_are_drawn() -> None:
     long, short = uniform(5, 6, 1000), uniform(5, 6, 37)
     np.testing.assert_array_equal(long[:37], short)
     np.testing.assert_array_equal(draw(1000, "normal")[:37], draw(37, "normal"))
+
+
+def test_a_largest_and_a_smallest_word_give_finite_numbers() -> None:
+    """u = 1 has radius 0, u = 2^-33 the largest there is."""
+    words = np.array([2**32 - 1, 0], np.uint32)
+    z = box_muller(words, np.array([0, 0], np.uint32))
+    np.testing.assert_allclose(np.hypot(z[::2], z[1::2]), [0, math.sqrt(66 * math.log(2))])
+
+
+def test_the_bits_stay_what_they_are() -> None:
+    """First weights are a receipt of their seed: these change on purpose only."""
+    digests = {}
+    for name, (a, b) in ENDS.items():
+        out = _C.empty((100_003,))
+        for table_name in _C.tables():
+            with table(table_name, 3):
+                _C.random(out, BIG, 5, name, a, b)
+            digest = hashlib.sha256(out.numpy().tobytes()).hexdigest()[:16]
+            assert digests.setdefault(name, digest) == digest, table_name
+    assert digests == {
+        "uniform": "daa809bf7feaf1f3",
+        "normal": "251b07d71503f7a4",
+        "truncated_normal": "d009b6ad2b68f533",
+    }
 
 
 @pytest.mark.parametrize("rows, cols", [(64, 64), (30, 100), (100, 30)])

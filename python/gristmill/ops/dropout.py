@@ -1,7 +1,9 @@
 """Zeroes elements with probability p and divides the others by 1 - p.
 
 Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", 2014. The
-mask is a pure function of (seed, stream, index), so the backward pass draws it again.
+mask is a pure function of (seed, stream, index), so the backward pass draws it again. Sixteen bits
+decide for an element: p is taken as the nearest multiple of 2^-16 (below 1), and the factor is that
+of the share really kept, so the expectation is exact.
 """
 
 from __future__ import annotations
@@ -12,15 +14,26 @@ import numpy.typing as npt
 from gristmill._tensor import Tensor, record
 from gristmill.autograd import Slot
 from gristmill.backend import _C, Array
-from gristmill.ops.init import uniform
+from gristmill.ops.init import philox
 
 Floats = npt.NDArray[np.float64]
 
 
+def dropped(p: float) -> int:
+    """Of 65536 elements, how many are dropped: p to the nearest, at most 65535."""
+    return int(min(np.float32(p) * np.float32(65536) + np.float32(0.5), 65535))
+
+
+def halves(seed: int, stream: int, n: int) -> npt.NDArray[np.uint32]:
+    """(n,) numbers below 2^16: of each 64 words of philox the lower halves, then the upper ones."""
+    words = philox(seed, stream, -(-n // 128) * 64).reshape(-1, 1, 64)
+    return np.concatenate([words & np.uint32(0xFFFF), words >> np.uint32(16)], 1).reshape(-1)[:n]
+
+
 def reference_forward(x: Floats, seed: int, stream: int, p: float) -> Floats:
-    """The twin: x (n) -> (n); element i is kept when uniform(seed, stream, i) >= p."""
-    keep = uniform(seed, stream, len(x)) >= np.float32(p)
-    return np.where(keep, x / (1 - p), 0)
+    """The twin: x (n) -> (n); element i is kept when halves(seed, stream, n)[i] >= dropped(p)."""
+    keep = halves(seed, stream, len(x)) >= dropped(p)
+    return np.where(keep, x / (1 - dropped(p) / 65536), 0)
 
 
 def reference_backward(dout: Floats, seed: int, stream: int, p: float) -> Floats:

@@ -1,8 +1,9 @@
 """Random numbers whose element i is a pure function of (seed, stream, i), and orthogonal matrices.
 
 Philox4x32-10: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
-Normal numbers by inversion of the distribution function; orthogonal matrices as in Saxe et al.,
-"Exact solutions to the nonlinear dynamics of learning in deep linear neural networks", 2013.
+Normal numbers: Box and Muller, "A note on the generation of random normal deviates", 1958, two of
+two words. Truncated ones by inversion of the distribution function. Orthogonal matrices as in Saxe
+et al., "Exact solutions to the nonlinear dynamics of learning in deep linear networks", 2013.
 """
 
 from __future__ import annotations
@@ -48,11 +49,29 @@ def reference_forward(
     """
     if distribution == "uniform":
         return a + (b - a) * uniform(seed, stream, n)
+    words = philox(seed, stream, -(-n // 2) * 2)
+    if distribution == "normal":
+        return a + b * box_muller(words[::2], words[1::2])[:n]
     # the middles of 2^23 equal steps: neither -1 nor 1
-    centred = ((philox(seed, stream, n) >> np.uint32(9)) + 0.5) * 2.0**-22 - 1
-    share = math.erf(math.sqrt(2.0)) if distribution == "truncated_normal" else 1.0
+    centred = ((words[:n] >> np.uint32(9)) + 0.5) * 2.0**-22 - 1
+    share = math.erf(math.sqrt(2.0))
     z = np.array([NormalDist().inv_cdf((1 + share * c) / 2) for c in centred])
     return a + b * z
+
+
+def box_muller(first: npt.NDArray[np.uint32], second: npt.NDArray[np.uint32]) -> Floats:
+    """(n,) and (n,) words -> (2 n,) standard normal numbers, those of a pair of words neighbours.
+
+    The first word gives the radius, by u = (w + 0.5) / 2^32 in float32, in (0, 1]. Of the second,
+    two bits are the signs, the others an angle from 0 to pi / 2.
+    """
+    u = (first.astype(np.float32).astype(np.float64) * 2.0**-32 + 2.0**-33).astype(np.float32)
+    turn = (second << np.uint32(2)).view(np.int32).astype(np.float32) * 2.0**-31
+    angle = np.pi / 4 * (1 + turn.astype(np.float64))
+    radius = np.sqrt(-2 * np.log(u.astype(np.float64)))
+    signs = 1 - 2.0 * (second >> np.uint32(31)), 1 - 2.0 * (second >> np.uint32(30) & np.uint32(1))
+    pair = radius * np.stack([signs[0] * np.cos(angle), signs[1] * np.sin(angle)])
+    return np.asarray(pair.T.reshape(-1))
 
 
 def reference_orthogonal(normal: Floats, gain: float) -> Floats:

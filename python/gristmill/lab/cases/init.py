@@ -17,8 +17,15 @@ BIG = 0x9E3779B97F4A7C15
 def random_case(name: str, n: int, key: tuple[int, int], distribution: str, dtype: str) -> Case:
     a, b = (float(np.float32(x)) for x in ENDS[distribution])
     y = reference_forward(n, *key, distribution, a, b)
-    # the inverse: 12 U (Giles' polynomials, a logarithm, the truncation's share); b - a and the fma
-    size = 3 * (abs(a) + abs(b)) if distribution == "uniform" else 12 * np.abs(y - a) + 2 * abs(a)
+    size = 3 * (abs(a) + abs(b)) + np.zeros(n)  # b - a and the fma
+    if distribution == "normal":
+        # cos -+ sin within 3 U of the radius: two polynomials, their difference; then its square
+        # root (2 ulp of the logarithm, halved; one of its own), the product, the fma
+        z = reference_forward(n + n % 2, *key, distribution, 0, b).reshape(-1, 2)
+        radius = np.hypot(*z.T).repeat(2)[:n]
+        size = 8 * radius + 2 * np.abs(y) + 2 * abs(a)
+    elif distribution == "truncated_normal":
+        size = 8 * np.abs(y - a) + 2 * abs(a)  # two polynomials, no cancellation
     return Case(
         "random",
         name,
@@ -51,7 +58,7 @@ def orthogonal_case(rows: int, cols: int) -> Case:
 
 def cases() -> Iterator[Case]:
     for distribution in ENDS:
-        for n in (*SIZES, 5000):
+        for n in (*SIZES, 127, 128, 129, 5000, 16384 + 77):
             yield random_case(f"{distribution}-{n}", n, (3, 5), distribution, "float32")
         yield random_case(f"{distribution}-bf16", 61, (3, 5), distribution, "bfloat16")
         yield random_case(f"{distribution}-big-key", 33, (BIG, BIG ^ 1), distribution, "float32")
