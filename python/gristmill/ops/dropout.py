@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 
 def dropped(p: float) -> int:
     """Of 65536 elements, how many are dropped: p to the nearest, at most 65535."""
-    return int(min(np.float32(p) * np.float32(65536) + np.float32(0.5), 65535))
+    return min(65535, int(float(np.float32(p)) * 65536 + 0.5))
 
 
 def halves(seed: int, stream: int, n: int) -> npt.NDArray[np.uint32]:
