@@ -10,8 +10,8 @@ struct Share {
   uint32_t dropped;  // of 65536
   float keep;        // the expectation stays exact: over the share that is really kept
   explicit Share(float p) {
-    float steps = p * 65536.0f + 0.5f;
-    dropped = steps < 65535.0f ? static_cast<uint32_t>(steps) : 65535u;
+    double steps = static_cast<double>(p) * 65536.0 + 0.5;
+    dropped = steps < 65535.0 ? static_cast<uint32_t>(steps) : 65535u;
     keep = 65536.0f / static_cast<float>(65536u - dropped);
   }
 };
