@@ -1,268 +1,257 @@
-// Attention over blocks of keys with a running softmax; no (T, S) matrix exists. Dao, "FlashAttention-2", 2023.
-// A query's bits depend on its own keys alone: blocks start at key 0, and a key it may not see counts exactly nothing.
-#include "cpu/rows.h"
+// Attention over blocks of kAttentionKeys keys; no (T, S) matrix exists. Dao, "FlashAttention-2", 2023.
+// Each block has a softmax of its own, and blocks are put together from key 0 on: so a query's bits depend on its own
+// keys alone, and blocks may be computed anywhere (decoding spreads them over the threads).
+#include "cpu/attention_pack.h"
+#include "cpu/attention_softmax.h"
 
 namespace gristmill::GM_ISA {
 namespace {
 
-constexpr int64_t KB = kAttentionKeys, QB = kAttentionQueries, kMaxD = 256;
-#if defined(__AVX512F__)
-constexpr int kRows = 4, kVectors = 4;
-#else
-constexpr int kRows = 2, kVectors = 2;
-#endif
+constexpr int64_t kTogether = 4 * kRows;     // queries that use a block of keys one after the other
+constexpr int64_t kWave = int64_t{8} << 18;  // items of packed keys and values at a time: 8 MiB stay in cache
+constexpr int64_t kFew = 8;                  // up to so many queries, keys are not packed for later
+constexpr int64_t kPartial = 2 * W;          // floats of a partial result before its D sums
 
-template <int R, int V>
-void small_tile(float* c, int64_t ldc, const float* a, int64_t ar, int64_t ak, const float* b, int64_t ldb, int64_t k) {
-  vf acc[R][V];
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) acc[r][v] = vload(c + r * ldc + v * W);
-  for (int64_t i = 0; i < k; ++i) {
-    vf row[V];
-    for (int v = 0; v < V; ++v) row[v] = vload(b + i * ldb + v * W);
-    for (int r = 0; r < R; ++r)
-      for (int v = 0; v < V; ++v) acc[r][v] = vfma(vset(a[r * ar + i * ak]), row[v], acc[r][v]);
-  }
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) vstore(c + r * ldc + v * W, acc[r][v]);
-}
-
-// c (m, n) += a (m, k) b (k, n), n a multiple of 16; each element one chain over k.
-void product(float* c, int64_t ldc, const float* a, int64_t ar, int64_t ak, const float* b, int64_t ldb, int64_t m,
-             int64_t n, int64_t k) {
-  for (int64_t j = 0; j < n;) {
-    bool wide = n - j >= kVectors * W;
-    int64_t i = 0;
-    for (; i + kRows <= m; i += kRows)
-      wide ? small_tile<kRows, kVectors>(c + i * ldc + j, ldc, a + i * ar, ar, ak, b + j, ldb, k)
-           : small_tile<kRows, 1>(c + i * ldc + j, ldc, a + i * ar, ar, ak, b + j, ldb, k);
-    for (; i < m; ++i)
-      wide ? small_tile<1, kVectors>(c + i * ldc + j, ldc, a + i * ar, ar, ak, b + j, ldb, k)
-           : small_tile<1, 1>(c + i * ldc + j, ldc, a + i * ar, ar, ak, b + j, ldb, k);
-    j += wide ? kVectors * W : W;
-  }
-}
-
-struct Span {
-  int64_t first, last;
+// A strip: rows of queries and what they have gathered. Row r sees `keys` + r step keys; `keys` is odd where step is 1
+// and there are several rows, so that pairs of keys break the same way in every strip.
+struct Strip {
+  float *q, *out;  // items, sums: kStride from row to row
+  RowState* state;
+  int64_t rows, keys, step;
 };
 
-// The same where row i takes only the part span(i) of k, whose ends never fall from row to row: what lies outside may
-// be infinite, and 0 times that is NaN. Rows go together as far as they share k, so each element is the same chain.
-template <class F>
-void stairs(float* c, int64_t ldc, const float* a, int64_t ar, int64_t ak, const float* b, int64_t ldb, int64_t m,
-            int64_t n, const F& span) {
-  auto part = [=](int64_t row, int64_t rows, int64_t k0, int64_t k1) {
-    if (k0 < k1) product(c + row * ldc, ldc, a + row * ar + k0 * ak, ar, ak, b + k0 * ldb, ldb, rows, n, k1 - k0);
-  };
-  for (int64_t i = 0; i < m; i += kRows) {
-    int64_t rows = m - i < kRows ? m - i : kRows;
-    Span shared{span(i + rows - 1).first, span(i).last};
-    for (int64_t r = 0; r < rows; ++r) part(i + r, 1, span(i + r).first, shared.first);
-    part(i, rows, shared.first, shared.last);
-    for (int64_t r = 0; r < rows; ++r) part(i + r, 1, shared.last, span(i + r).last);
+struct Scratch {
+  float scores[kRows * kStride];
+  float q[kTogether * kStride], out[kTogether * kStride];
+  RowState state[kTogether];
+};
+
+// Sizes that follow from the shape.
+struct Sizes {
+  int64_t P, items, blocks, block;  // padded D, items of D, blocks of keys, items of a packed block
+  int64_t wave, chunks;             // key/value heads packed at a time, chunks of queries
+  bool few;
+};
+
+template <class M>
+Sizes sizes_of(const AttentionForwardArgs* a) {
+  Sizes s{};
+  s.P = padded(a->D), s.items = ceil_div(a->D, M::kEach), s.blocks = ceil_div(a->S, KB);
+  s.block = KB * s.items + KB / M::kEach * s.P;
+  s.few = a->T <= kFew;
+  s.wave = smaller(larger(kWave / (s.blocks * s.block), 1), larger(a->B * a->G, 1));
+  s.chunks = ceil_div(a->T, kTogether);
+  return s;
+}
+
+template <class M, class T>
+struct Forward {
+  const AttentionForwardArgs* a;
+  Sizes n;
+  float* packed;
+  char* scratch;
+  float c;  // scores to powers of two
+
+  Scratch* scratch_of(int64_t worker) const { return reinterpret_cast<Scratch*>(scratch) + worker; }
+  int64_t group() const { return a->H / a->G; }
+
+  // Block `block` of a key/value head: panels of keys, then rows of values.
+  void pack(float* dst, int64_t b, int64_t g, int64_t block) const {
+    int64_t k0 = block * KB, count = smaller(seen(a, b, a->T - 1) - k0, KB);
+    if (count <= 0) return;
+    pack_panels<M>(dst, at<const T>(a->k, b, k0, g), a->k.strides[1], count, a->D);
+    pack_values<M>(dst + KB * n.items, at<const T>(a->v, b, k0, g), a->v.strides[1], count, a->D);
   }
-}
 
-int64_t padded(int64_t d) { return (d + W - 1) / W * W; }
-
-template <class T>
-const T* at(const View& v, int64_t b, int64_t t, int64_t h) {
-  return static_cast<const T*>(v.data) + b * v.strides[0] + t * v.strides[1] + h * v.strides[2];
-}
-
-// Rows t0.. of one head as (n, padded D) float32; rows beyond `limit` are zero.
-template <class T>
-void gather(float* dst, const View& v, int64_t b, int64_t h, int64_t t0, int64_t n, int64_t limit, int64_t D) {
-  int64_t P = padded(D);
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t d = 0; d < P; d += W)
-      vstore(dst + i * P + d, t0 + i < limit && d < D ? vload_n(at<T>(v, b, t0 + i, h) + d, D - d) : vzero());
-}
-
-void transpose(float* dst, const float* src, int64_t D) {  // (KB, padded D) -> (D, KB)
-  int64_t P = padded(D);
-  for (int64_t j = 0; j < KB; ++j)
-    for (int64_t d = 0; d < D; ++d) dst[d * KB + j] = src[j * P + d];
-}
-
-template <class A>
-int64_t first_position(const A* a, int64_t b) {
-  return a->start.data ? static_cast<const int64_t*>(a->start.data)[b * a->start.strides[0]] : a->S - a->T;
-}
-
-// Number of keys query t sees.
-template <class A>
-int64_t seen(const A* a, int64_t b, int64_t t) {
-  int64_t n = a->causal ? first_position(a, b) + t + 1 : a->S;
-  return n < a->S ? n : a->S;
-}
-
-// How many keys of the block at k0 each of the queries t0.. sees; true when all see all of it.
-template <class A>
-bool visible_keys(const A* a, int64_t b, int64_t t0, int64_t n, int64_t k0, int64_t* visible) {
-  for (int64_t i = 0; i < n; ++i) {
-    int64_t v = seen(a, b, t0 + i) - k0;
-    visible[i] = v < 0 ? 0 : v < KB ? v : KB;
+  void load_query(const Strip& s, int64_t row, int64_t b, int64_t t, int64_t h) const {
+    pack_row<M>(s.q + row * kStride, at<const T>(a->q, b, t, h), a->D, a->scale < 0);
+    s.state[row] = RowState{-INFINITY, {}};
+    for (int64_t d = 0; d < n.P; d += W) vstore(s.out + row * kStride + d, vzero());
   }
-  return visible[0] == KB;
-}
 
-template <class T>
-void forward_block(const AttentionForwardArgs* a, int64_t b, int64_t h, int64_t t0, int64_t n) {
-  int64_t D = a->D, P = padded(D), g = h / (a->H / a->G);
-  alignas(64) float q[QB * kMaxD], o[QB * kMaxD], k[KB * kMaxD], kt[kMaxD * KB], s[QB * KB];
-  float m[QB], l[QB];
-  int64_t visible[QB];
-  gather<T>(q, a->q, b, h, t0, n, a->T, D);
-  for (int64_t i = 0; i < n * P; ++i) o[i] = 0.0f;
-  for (int64_t i = 0; i < n; ++i) m[i] = -INFINITY, l[i] = 0.0f;
-  int64_t keys = seen(a, b, t0 + n - 1);
-  for (int64_t k0 = 0; k0 < keys; k0 += KB) {
-    gather<T>(k, a->k, b, g, k0, KB, keys, D);  // not beyond: 0 times what lies there may be NaN
-    transpose(kt, k, D);
-    gather<T>(k, a->v, b, g, k0, KB, keys, D);
-    for (int64_t i = 0; i < n * KB; ++i) s[i] = 0.0f;
-    product(s, KB, q, P, 1, kt, KB, n, KB, D);
-    bool all = visible_keys(a, b, t0, n, k0, visible);
-    for (int64_t i = 0; i < n; ++i) {
-      if (visible[i] == 0) continue;
-      vf best = vset(-INFINITY);
-      for (int64_t j = 0; j < KB; ++j) s[i * KB + j] = j < visible[i] ? s[i * KB + j] * a->scale : -INFINITY;
-      for (int64_t j = 0; j < KB; j += W) best = vmax(best, vload(s + i * KB + j));
-      float top = vhmax(best);
-      top = top > m[i] ? top : m[i];
-      float shrink[W];
-      vstore(shrink, vexp(vset(m[i] - top)));
-      vf total = vzero();
-      for (int64_t j = 0; j < KB; j += W) {
-        vf e = vexp(vload(s + i * KB + j) - vset(top));
-        vstore(s + i * KB + j, e);
-        total = total + e;
+  // One block of keys for the rows of a strip that see any of it.
+  void attend(const Strip& s, float* scores, const float* block, int64_t k0) const {
+    int64_t skipped = s.step ? larger(k0 + 1 - s.keys, 0) : s.keys <= k0 ? s.rows : 0;
+    if (skipped >= s.rows) return;
+    by_rows(s.rows - skipped, [&](auto rows) {
+      constexpr int R = rows.value;
+      float* q = s.q + skipped * kStride;
+      int64_t keys = smaller(s.keys + skipped * s.step - k0, KB), most = smaller(keys + (R - 1) * s.step, KB);
+      for (int64_t j = 0; j < most; j += kPanel) {
+        const float* panel = block + j * n.items;
+        if (most - j > W)
+          score_tile<M, R, kVectors>(scores + j, q, panel, n.items);
+        else
+          score_tile<M, R, 1>(scores + j, q, panel, n.items);
       }
-      l[i] = sfma(l[i], shrink[0], vsum(total));
-      m[i] = top;
-      for (int64_t d = 0; d < P; d += W) vstore(o + i * P + d, vload(o + i * P + d) * vset(shrink[0]));
+      RowState* state = s.state + skipped;
+      float top[W] = {}, fresh_top[W] = {}, old[W], fresh[W], sum[R][W];
+      for (int r = 0; r < R; ++r) {
+        top[r] = state[r].top;
+        weigh<M>(scores + r * kStride, smaller(keys + r * s.step, KB), c, &fresh_top[r], sum[r]);
+      }
+      balance(top, fresh_top, old, fresh);
+      for (int r = 0; r < R; ++r) {
+        state[r].top = top[r];
+        vstore(state[r].sum, vfma(vload(sum[r]), vset(fresh[r]), vload(state[r].sum) * vset(old[r])));
+      }
+      Steps steps{most == keys ? ceil_div(keys, M::kEach) : keys / M::kEach, 0};
+      steps.stairs = ceil_div(most, M::kEach) - steps.shared;
+      const float* values = block + KB * n.items;
+      float* out = s.out + skipped * kStride;
+      for (int64_t d = 0; d < n.P;) {
+        bool wide = n.P - d >= kPanel;
+        wide ? value_tile<M, R, kVectors>(out + d, scores, values + d, n.P, steps, old, fresh)
+             : value_tile<M, R, 1>(out + d, scores, values + d, n.P, steps, old, fresh);
+        d += wide ? kPanel : W;
+      }
+    });
+  }
+
+  void finish(const float* out, const RowState& state, int64_t b, int64_t t, int64_t h) const {
+    float total = vsum(vload(state.sum)), log[W];
+    vf inverse = vset(total > 0 || total != total ? 1.0f / total : 0.0f);
+    T* to = at<T>(a->out, b, t, h);
+    // Adding 0 makes -0 to 0: what a hidden key adds to a sum may be either.
+    for (int64_t d = 0; d < a->D; d += W) put(to + d, vload(out + d) * inverse, a->D - d, a->out.accumulate);
+    if (!a->lse.data) return;
+    vstore(log, vfma(vset(state.top), vset(0.693147182f), vlog(vset(total))));
+    *lse_at(a->lse, b, h, t) = log[0];
+  }
+
+  // Queries t0.. of one head against all packed blocks they see.
+  void chunk(Scratch* own, const float* head, int64_t b, int64_t h, int64_t t0, int64_t count) const {
+    Strip strips[kTogether / kRows + 2];
+    int64_t made = 0, step = a->causal ? 1 : 0;
+    for (int64_t t = 0; t < count; ++made) {
+      int64_t keys = seen(a, b, t0 + t), left = count - t, rows = ceil_div(left, ceil_div(left, kRows));
+      rows = (step && keys % 2 == 0) || left == 1 ? 1 : smaller((rows + 1) / 2 * 2, left / 2 * 2);
+      strips[made] = {own->q + t * kStride, own->out + t * kStride, own->state + t, rows, keys, step};
+      t += rows;
     }
-    if (all)
-      product(o, P, s, KB, 1, k, P, n, P, KB);
-    else
-      stairs(o, P, s, KB, 1, k, P, n, P, [&](int64_t i) { return Span{0, visible[i]}; });
+    Strip all{own->q, own->out, own->state, count, 0, 0};
+    for (int64_t t = 0; t < count; ++t) load_query(all, t, b, t0 + t, h);
+    int64_t most = seen(a, b, t0 + count - 1);
+    for (int64_t k0 = 0; k0 < most; k0 += KB)
+      for (int64_t i = 0; i < made; ++i) attend(strips[i], own->scores, head + k0 / KB * n.block, k0);
+    for (int64_t t = 0; t < count; ++t) finish(own->out + t * kStride, own->state[t], b, t0 + t, h);
   }
-  for (int64_t i = 0; i < n; ++i) {
-    T* out = const_cast<T*>(at<T>(a->out, b, t0 + i, h));
-    for (int64_t d = 0; d < D; d += W) put(out + d, vload(o + i * P + d) / vset(l[i]), D - d, a->out.accumulate);
-    if (!a->lse.data) continue;
-    float log[W];
-    vstore(log, vlog(vset(l[i])));
-    static_cast<float*>(a->lse.data)[b * a->lse.strides[0] + h * a->lse.strides[1] + (t0 + i) * a->lse.strides[2]] =
-        m[i] + log[0];
+
+  // Many queries: the keys of some heads are packed, then their queries handed out, the ones with most keys first.
+  void many(Context* ctx) const {
+    int64_t size = ceil_div(a->T, n.chunks);
+    size = (size + 1) / 2 * 2;
+    for (int64_t first = 0; first < a->B * a->G; first += n.wave) {
+      int64_t heads = smaller(n.wave, a->B * a->G - first);
+      share_out(ctx, heads * n.blocks, [&](int64_t, int64_t i) {
+        int64_t head = first + i / n.blocks;
+        pack(packed + i * n.block, head / a->G, head % a->G, i % n.blocks);
+      });
+      share_out(ctx, heads * group() * n.chunks, [&](int64_t worker, int64_t i) {
+        int64_t head = i / group() % heads, t0 = (n.chunks - 1 - i / group() / heads) * size;
+        int64_t b = (first + head) / a->G, h = (first + head) % a->G * group() + i % group();
+        if (t0 < a->T)
+          chunk(scratch_of(worker), packed + head * n.blocks * n.block, b, h, t0, smaller(size, a->T - t0));
+      });
+    }
   }
+
+  // Few queries: blocks of keys are handed out, each packed for its queries alone; their partial results are put
+  // together afterwards.
+  void few(Context* ctx, float* partials) const {
+    int64_t each = kPartial + n.P;
+    auto partial = [=, this](int64_t b, int64_t h, int64_t t, int64_t block) {
+      return partials + (((b * a->H + h) * a->T + t) * n.blocks + block) * each;
+    };
+    share_out(ctx, a->B * a->G * n.blocks, [&](int64_t worker, int64_t i) {
+      int64_t block = i % n.blocks, head = i / n.blocks, b = head / a->G, g = head % a->G;
+      if (block * KB >= seen(a, b, a->T - 1)) return;
+      float* keys = packed + worker * n.block;
+      pack(keys, b, g, block);
+      for (int64_t row = 0; row < group() * a->T;) row += partly(scratch_of(worker), keys, b, g, row, block, partial);
+    });
+    share_out(ctx, a->B * a->H * a->T, [&](int64_t worker, int64_t i) {
+      int64_t t = i % a->T, h = i / a->T % a->H, b = i / a->T / a->H;
+      gather(scratch_of(worker), partial(b, h, t, 0), b, t, h);
+    });
+  }
+
+  // The rows from `row` on that make a strip, of the heads of a group and their queries; gives how many. Heads of one
+  // query each go together: they see the same keys.
+  template <class F>
+  int64_t partly(Scratch* own, const float* keys, int64_t b, int64_t g, int64_t row, int64_t block,
+                 const F& partial) const {
+    int64_t t = row % a->T, left = a->T == 1 ? group() - row : a->T - t;
+    Strip s{own->q, own->out, own->state, 1, seen(a, b, t), a->T == 1 || !a->causal ? 0 : 1};
+    if (!s.step || s.keys % 2) s.rows = left == 1 ? 1 : smaller(left, kRows) / 2 * 2;
+    auto head = [&](int64_t r) { return g * group() + (row + r) / a->T; };
+    for (int64_t r = 0; r < s.rows; ++r) load_query(s, r, b, (row + r) % a->T, head(r));
+    attend(s, own->scores, keys, block * KB);
+    for (int64_t r = 0; r < s.rows; ++r) {
+      float* to = partial(b, head(r), (row + r) % a->T, block);
+      to[0] = s.state[r].top;
+      vstore(to + W, vload(s.state[r].sum));
+      for (int64_t d = 0; d < n.P; d += W) vstore(to + kPartial + d, vload(s.out + r * kStride + d));
+    }
+    return s.rows;
+  }
+
+  // Puts the blocks of one query together, as `attend` does one after the other.
+  void gather(Scratch* own, const float* partial, int64_t b, int64_t t, int64_t h) const {
+    Strip s{own->q, own->out, own->state, 1, 0, 0};
+    load_query(s, 0, b, t, h);
+    for (int64_t k0 = 0; k0 < seen(a, b, t); k0 += KB, partial += kPartial + n.P) {
+      float top[W] = {s.state->top}, fresh_top[W] = {partial[0]}, old[W], fresh[W];
+      balance(top, fresh_top, old, fresh);
+      vf before = vset(old[0]), now = vset(fresh[0]);
+      s.state->top = top[0];
+      vstore(s.state->sum, vfma(vload(partial + W), now, vload(s.state->sum) * before));
+      for (int64_t d = 0; d < n.P; d += W)
+        vstore(s.out + d, vfma(vload(partial + kPartial + d), now, vload(s.out + d) * before));
+    }
+    finish(s.out, *s.state, b, t, h);
+  }
+};
+
+// Workspace: packed keys and values, partial results, then scratch of each worker.
+struct Places {
+  int64_t packed, partials, scratch, bytes;
+};
+
+Places places(const AttentionForwardArgs* a, const Sizes& n, int64_t threads) {
+  int64_t packed = n.few ? threads * n.block : n.wave * n.blocks * n.block;
+  int64_t partials = n.few ? a->B * a->H * a->T * n.blocks * (kPartial + n.P) : 0;
+  int64_t scratch = threads * static_cast<int64_t>(sizeof(Scratch));
+  return {0, 4 * packed, 4 * (packed + partials), 4 * (packed + partials) + scratch};
 }
 
-// All of one key/value head: heads of its group in order, key blocks, query blocks; dq gathers in workspace.
-template <class T>
-void backward_group(const AttentionBackwardArgs* a, int64_t b, int64_t g, float* dq_all) {
-  int64_t D = a->D, P = padded(D), group = a->H / a->G;
-  alignas(64) float q[QB * kMaxD], dy[QB * kMaxD], k[KB * kMaxD], kt[kMaxD * KB], v[KB * kMaxD], vt[kMaxD * KB];
-  alignas(64) float dk[KB * kMaxD], dv[KB * kMaxD], s[QB * KB], ds[QB * KB];
-  int64_t visible[QB], from[KB];  // keys of the block that query i sees; first query that sees key j
-  for (int64_t i = 0; i < group * a->T * P; ++i) dq_all[i] = 0.0f;
-  int64_t keys = a->T > 0 ? seen(a, b, a->T - 1) : 0;
-  for (int64_t k0 = 0; k0 < a->S; k0 += KB) {
-    gather<T>(k, a->k, b, g, k0, KB, keys, D);
-    gather<T>(v, a->v, b, g, k0, KB, keys, D);
-    transpose(kt, k, D);
-    transpose(vt, v, D);
-    for (int64_t i = 0; i < KB * P; ++i) dk[i] = dv[i] = 0.0f;
-    for (int64_t h = g * group; h < (g + 1) * group; ++h)
-      for (int64_t t0 = 0; t0 < a->T; t0 += QB) {
-        int64_t n = a->T - t0 < QB ? a->T - t0 : QB;
-        if (seen(a, b, t0 + n - 1) <= k0) continue;
-        gather<T>(q, a->q, b, h, t0, n, a->T, D);
-        gather<T>(dy, a->dout, b, h, t0, n, a->T, D);
-        for (int64_t i = 0; i < n * KB; ++i) s[i] = ds[i] = 0.0f;
-        product(s, KB, q, P, 1, kt, KB, n, KB, D);
-        product(ds, KB, dy, P, 1, vt, KB, n, KB, D);
-        for (int64_t i = 0; i < n; ++i) {
-          const T* y = at<T>(a->out, b, t0 + i, h);
-          vf dot = vzero();
-          for (int64_t d = 0; d < D; d += W) dot = vfma(vload(dy + i * P + d), vload_n(y + d, D - d), dot);
-          vf delta = vset(vsum(dot)), scale = vset(a->scale);
-          const View& e = a->lse;
-          vf lse =
-              vset(static_cast<const float*>(e.data)[b * e.strides[0] + h * e.strides[1] + (t0 + i) * e.strides[2]]);
-          for (int64_t j = 0; j < KB; j += W) {
-            vf p = vexp(vload(s + i * KB + j) * scale - lse);
-            vstore(s + i * KB + j, p);
-            vstore(ds + i * KB + j, p * (vload(ds + i * KB + j) - delta) * scale);
-          }
-        }
-        float* dq = dq_all + ((h - g * group) * a->T + t0) * P;
-        if (visible_keys(a, b, t0, n, k0, visible)) {
-          product(dq, P, ds, KB, 1, k, P, n, P, KB);
-          product(dv, P, s, 1, KB, dy, P, KB, P, n);
-          product(dk, P, ds, 1, KB, q, P, KB, P, n);
-          continue;
-        }
-        for (int64_t j = 0, i = 0; j < KB; from[j++] = i)
-          while (i < n && visible[i] <= j) ++i;
-        auto queries = [&](int64_t j) { return Span{from[j], n}; };
-        stairs(dq, P, ds, KB, 1, k, P, n, P, [&](int64_t i) { return Span{0, visible[i]}; });
-        stairs(dv, P, s, 1, KB, dy, P, KB, P, queries);
-        stairs(dk, P, ds, 1, KB, q, P, KB, P, queries);
-      }
-    for (int64_t j = 0; j < KB && k0 + j < a->S; ++j)
-      for (int64_t d = 0; d < D; d += W) {
-        put(const_cast<T*>(at<T>(a->dk, b, k0 + j, g)) + d, vload(dk + j * P + d), D - d, a->dk.accumulate);
-        put(const_cast<T*>(at<T>(a->dv, b, k0 + j, g)) + d, vload(dv + j * P + d), D - d, a->dv.accumulate);
-      }
-  }
-  for (int64_t h = 0; h < group; ++h)
-    for (int64_t t = 0; t < a->T; ++t)
-      for (int64_t d = 0; d < D; d += W)
-        put(const_cast<T*>(at<T>(a->dq, b, t, g * group + h)) + d, vload(dq_all + (h * a->T + t) * P + d), D - d,
-            a->dq.accumulate);
-}
-
-template <class A>
-bool supported(const A* a, std::initializer_list<View> views) {
-  for (const View& v : views)
-    if (v.dtype != a->q.dtype) return false;
-  return unit_stride(3, a->D, views) && a->D <= kMaxD && a->G > 0 && a->H % a->G == 0;
+template <class F>
+auto by_arithmetic(const AttentionForwardArgs* a, const F& f) {
+  using Half = ArithmeticOf<uint16_t>::Items;
+  return a->q.dtype == DType::bf16 ? f(uint16_t{}, Half{}) : f(float{}, Single{});
 }
 
 }  // namespace
 
-int64_t attention_forward_workspace(const AttentionForwardArgs*, int32_t) { return 0; }
+int64_t attention_forward_workspace(const AttentionForwardArgs* a, int32_t threads) {
+  return by_arithmetic(
+      a, [&](auto, auto items) { return places(a, sizes_of<decltype(items)>(a), larger(threads, 1)).bytes; });
+}
 
 Status attention_forward(Context* ctx, const AttentionForwardArgs* a) {
   if (!supported(a, {a->out, a->q, a->k, a->v}) || a->lse.accumulate) return Status::unsupported;
-  return by_type(a->q.dtype, [&](auto type) {
-    using T = decltype(type);
-    int64_t blocks = (a->T + QB - 1) / QB;
-    for_rows(ctx, a->B * a->H * blocks, 1, [=](int64_t i, int64_t) {
-      int64_t t0 = i % blocks * QB, h = i / blocks % a->H, b = i / blocks / a->H;
-      forward_block<T>(a, b, h, t0, a->T - t0 < QB ? a->T - t0 : QB);
-    });
-    return Status::ok;
+  if (a->q.dtype != DType::f32 && a->q.dtype != DType::bf16) return Status::unsupported;
+  if (ctx->workspace_bytes < attention_forward_workspace(a, ctx->threads)) return Status::workspace;
+  if (a->T == 0) return Status::ok;
+  by_arithmetic(a, [&](auto type, auto items) {
+    Sizes n = sizes_of<decltype(items)>(a);
+    Places p = places(a, n, larger(ctx->threads, 1));
+    char* base = static_cast<char*>(ctx->workspace);
+    float c = std::fabs(a->scale) * 1.44269504f;
+    Forward<decltype(items), decltype(type)> f{a, n, reinterpret_cast<float*>(base + p.packed), base + p.scratch, c};
+    n.few ? f.few(ctx, reinterpret_cast<float*>(base + p.partials)) : f.many(ctx);
   });
-}
-
-int64_t attention_backward_workspace(const AttentionBackwardArgs* a, int32_t) {
-  return a->B * a->H * a->T * padded(a->D) * 4;
-}
-
-Status attention_backward(Context* ctx, const AttentionBackwardArgs* a) {
-  if (!supported(a, {a->dq, a->dk, a->dv, a->dout, a->q, a->k, a->v, a->out})) return Status::unsupported;
-  if (ctx->workspace_bytes < attention_backward_workspace(a, 1)) return Status::workspace;
-  float* dq = static_cast<float*>(ctx->workspace);
-  return by_type(a->q.dtype, [&](auto type) {
-    using T = decltype(type);
-    int64_t each = a->H / a->G * a->T * padded(a->D);
-    for_rows(ctx, a->B * a->G, 1, [=](int64_t i, int64_t) { backward_group<T>(a, i / a->G, i % a->G, dq + i * each); });
-    return Status::ok;
-  });
+  return Status::ok;
 }
 
 }  // namespace gristmill::GM_ISA

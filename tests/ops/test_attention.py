@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cases import Case, Floats, Operand, given
+from cases import Case, Floats, Operand, encode, given
 from oracle import Outputs, check_gradient, same_bytes, table, verify
 
 from gristmill.backend import _C
-from gristmill.lab.cases.attention import Setting, backward_case, cases, forward_case, forward_of
+from gristmill.lab.cases.attention import (
+    BLOCK,
+    Setting,
+    backward_case,
+    cases,
+    forward_case,
+    forward_of,
+)
 from gristmill.ops.attention import reference_backward, reference_forward
 
 
@@ -40,13 +47,16 @@ def run_forward(s: Setting, q: Floats, k: Floats, v: Floats) -> np.ndarray:
 @pytest.mark.parametrize("name", _C.tables())
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_decoding_has_the_same_bits_as_prefill(name: str, dtype: str) -> None:
-    """One query at a time, or a few, against the cache of 150 keys: as all 150 at once."""
+    """One query at a time, or a few, against the cache of all keys: as all at once."""
     rng = np.random.default_rng(32)
-    q, k, v = rng.normal(size=(1, 150, 4, 20)), *rng.normal(size=(2, 1, 150, 2, 20))
+    N, edge = 2 * BLOCK + 30, BLOCK
+    q, k, v = rng.normal(size=(1, N, 4, 20)), *rng.normal(size=(2, 1, N, 2, 20))
+    parts = [(0, 1), (1, 1), (2, 3), (63, 17), (100, 37), (edge - 1, 1), (edge, 1), (edge - 3, 8)]
+    parts += [(edge - 10, 21), (edge - 11, 30), (N - 1, 1), (N - 2, 2)]
     with table(name):
-        whole = run_forward(Setting(1, 150, 150, 4, 2, 20, dtype=dtype), q, k, v)
-        for first, n in [(0, 1), (1, 1), (63, 1), (64, 1), (65, 3), (127, 2), (149, 1), (100, 37)]:
-            s = Setting(1, n, 150, 4, 2, 20, start=(first,), dtype=dtype)
+        whole = run_forward(Setting(1, N, N, 4, 2, 20, dtype=dtype), q, k, v)
+        for first, n in parts:
+            s = Setting(1, n, N, 4, 2, 20, start=(first,), dtype=dtype)
             part = run_forward(s, q[:, first : first + n], k, v)
             same_bytes(f"queries {first}..", {"out": whole[:, first : first + n]}, {"out": part})
             # a cache that holds just the keys so far
@@ -107,18 +117,23 @@ def test_what_does_not_fit_is_an_error(
 
 @pytest.mark.parametrize("name", _C.tables())
 @pytest.mark.parametrize("worst", [np.inf, np.nan])
-@pytest.mark.parametrize(("T", "where"), [(2, 1), (70, 66), (70, 30), (130, 129), (130, 64)])
-def test_a_key_behind_a_query_counts_nothing(name: str, worst: float, T: int, where: int) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("T", "where"), [(2, 1), (7, 4), (70, 66), (70, 31), (300, 256), (300, 257), (300, 64)]
+)
+def test_a_key_behind_a_query_counts_nothing(
+    name: str, worst: float, dtype: str, T: int, where: int
+) -> None:
     """One position with infinite k, v, q and dout: queries before it, and the gradients of keys
     after it, keep their bits."""
-    s = Setting(1, T, T, 2, 1, 24)
+    s = Setting(1, T, T, 2, 1, 24, dtype=dtype)
     one, back = forward_case(s), backward_case(s)
     with table(name):
         clean, grads = one.run(), back.run()
         for case, spoilt in ((one, ("k", "v")), (back, ("k", "v")), (back, ("q", "dout"))):
             saved = {n: case.arguments[n].storage.copy() for n in spoilt}
             for n in spoilt:
-                case.arguments[n].read()[:, where] = worst
+                case.arguments[n].read()[:, where] = encode(worst, dtype)
             got = case.run()
             for n in spoilt:
                 case.arguments[n].storage[:] = saved[n]

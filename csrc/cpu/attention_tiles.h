@@ -1,0 +1,150 @@
+// The register tiles of attention. Operands are 32-bit items: one float32, or two neighbouring bfloat16 along the
+// summed dimension. Every element is one chain of multiply-adds in the order of that dimension.
+#pragma once
+#include <type_traits>
+
+#include "cpu/pack.h"
+
+namespace gristmill::GM_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kRows = 12, kVectors = 2;  // 24 of 32 registers accumulate
+#else
+constexpr int kRows = 6, kVectors = 1;
+#endif
+constexpr int kPanel = kVectors * W;
+constexpr int64_t kStride = 272;  // items from row to row of a strip: 256 and a cache line against conflicts
+
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// How numbers lie in items. `along` and `across` give sixteen items of n numbers that follow each other in memory, or
+// of sixteen columns (n of them) of rows `stride` apart, of which `rows` are left; what is not there is 0.
+struct Single {
+  static constexpr int kEach = 1;  // numbers in an item
+  static vf madd(vf a, vf b, vf c) { return vfma(a, b, c); }
+  static void store(float* items, vf x) { vstore(items, x); }
+  static vf negate(vf items) { return -items; }
+  template <class T>
+  static vf along(const T* p, int64_t n) {
+    return vload_n(p, n);
+  }
+  template <class T>
+  static vf across(const T* p, int64_t, int64_t, int64_t n) {
+    return vload_n(p, n);
+  }
+};
+
+#if defined(__AVX512BF16__)
+struct Pairs {
+  static constexpr int kEach = 2;
+  static vf madd(vf a, vf b, vf c) { return vf{{_mm512_dpbf16_ps(c.r[0], (__m512bh)a.r[0], (__m512bh)b.r[0])}}; }
+  static void store(float* items, vf x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(items), (__m256i)_mm512_cvtneps_pbh(x.r[0]));
+  }
+  static vf negate(vf items) {
+    return bits(_mm512_xor_si512(_mm512_castps_si512(items.r[0]), _mm512_set1_epi16(-0x8000)));
+  }
+  // The first of each pair alone: its partner may be infinite, and 0 times that is NaN.
+  static vf first_only(vf items) {
+    return bits(_mm512_and_si512(_mm512_castps_si512(items.r[0]), _mm512_set1_epi32(0xffff)));
+  }
+  static vf along(const uint16_t* p, int64_t n) {
+    return bits(n >= 32 ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi16((1u << n) - 1, p));
+  }
+  static vf across(const uint16_t* p, int64_t stride, int64_t rows, int64_t n) {
+    __m512i low = half(p, n), high = rows > 1 ? half(p + stride, n) : _mm512_setzero_si512();
+    return bits(_mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+  }
+
+ private:
+  static vf bits(__m512i x) { return vf{{_mm512_castsi512_ps(x)}}; }
+  static __m512i half(const uint16_t* p, int64_t n) {
+    return _mm512_cvtepu16_epi32(n >= 16 ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))
+                                         : _mm256_maskz_loadu_epi16((1u << n) - 1, p));
+  }
+};
+#endif
+
+// f(constant) with the number of rows as a constant: 1, or even up to kRows.
+template <class F>
+inline void by_rows(int64_t rows, const F& f) {
+  auto call = [&](auto n) {
+    if constexpr (n.value <= kRows) f(n);
+  };
+  switch (rows) {
+    case 1: return call(std::integral_constant<int, 1>{});
+    case 2: return call(std::integral_constant<int, 2>{});
+    case 4: return call(std::integral_constant<int, 4>{});
+    case 6: return call(std::integral_constant<int, 6>{});
+    case 8: return call(std::integral_constant<int, 8>{});
+    case 10: return call(std::integral_constant<int, 10>{});
+    default: return call(std::integral_constant<int, 12>{});
+  }
+}
+
+// acc[r] += a[r][k] b[k] for items k below n; a's rows lie kStride apart, b's ldb.
+template <class M, int R, int V>
+[[gnu::always_inline]] inline void chain(vf (&acc)[R][V], const float* a, const float* b, int64_t ldb, int64_t n) {
+  for (int64_t k = 0; k < n; ++k) {
+    vf row[V];
+    for (int v = 0; v < V; ++v) row[v] = vload(b + k * ldb + v * W);
+    for (int r = 0; r < R; ++r)
+      for (int v = 0; v < V; ++v) acc[r][v] = M::madd(vset(a[r * kStride + k]), row[v], acc[r][v]);
+  }
+}
+
+// The next n items as a causal mask leaves them: row r takes r numbers more than row 0, whose last number is the one
+// before them (Single) or the first of them (Pairs). What a row does not take may be infinite.
+template <class M, int R, int V, int k = 0>
+[[gnu::always_inline]] inline void stairs(vf (&acc)[R][V], const float* a, const float* b, int64_t ldb, int64_t n) {
+  constexpr int kWhole = k * M::kEach + 1;  // first row that takes all of item k
+  constexpr int kPart = M::kEach == 2 ? kWhole - 1 : R;
+  if constexpr (kWhole < R || kPart < R) {
+    if (k >= n) return;
+    vf row[V];
+    for (int v = 0; v < V; ++v) row[v] = vload(b + k * ldb + v * W);
+    if constexpr (kPart < R)
+      for (int v = 0; v < V; ++v)
+        acc[kPart][v] = M::madd(vset(a[kPart * kStride + k]), M::first_only(row[v]), acc[kPart][v]);
+    for (int r = kWhole; r < R; ++r)
+      for (int v = 0; v < V; ++v) acc[r][v] = M::madd(vset(a[r * kStride + k]), row[v], acc[r][v]);
+    stairs<M, R, V, k + 1>(acc, a, b, ldb, n);
+  }
+}
+
+// s[r][0 .. V W) = a[r] . panel
+template <class M, int R, int V>
+void score_tile(float* s, const float* a, const float* panel, int64_t items) {
+  vf acc[R][V];
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v) acc[r][v] = vzero();
+  chain<M, R, V>(acc, a, panel, kPanel, items);
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v) vstore(s + r * kStride + v * W, acc[r][v]);
+}
+
+// Items every row takes, and items of the stairs after them.
+struct Steps {
+  int64_t shared, stairs;
+};
+
+// o[r] = old[r] o[r] + fresh[r] (p[r] . values), V W columns.
+template <class M, int R, int V>
+void value_tile(float* o, const float* p, const float* values, int64_t ldv, Steps n, const float* old,
+                const float* fresh) {
+  vf acc[R][V];
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v) acc[r][v] = vzero();
+  chain<M, R, V>(acc, p, values, ldv, n.shared);
+  stairs<M, R, V>(acc, p + n.shared, values + n.shared * ldv, ldv, n.stairs);
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v) {
+      float* to = o + r * kStride + v * W;
+      vstore(to, vfma(acc[r][v], vset(fresh[r]), vload(to) * vset(old[r])));
+    }
+}
+
+}  // namespace
+}  // namespace gristmill::GM_ISA
