@@ -12,7 +12,7 @@ import numpy as np
 RESAMPLES = (
     2000  # of the bootstrap: its ends are then themselves known to some 5 % of their distance
 )
-OWN = ("ours", "again", "ceiling", "yours")  # sides that are no peers
+OWN = ("ours", "again", "ceiling")  # sides that are no peers
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Row:
     """Medians of one case; spread is half the distance of the quartiles over the median.
 
     `of_ceiling` is None without a compiler for the ceiling. `noise` is ours against ours in the
-    same rounds; `yours`, of a user's kernel, has table / yours.
+    same rounds.
     """
 
     name: str
@@ -47,7 +47,6 @@ class Row:
     of_ceiling: float | None
     peers: dict[str, Beside] = field(default_factory=dict)
     noise: Beside | None = None
-    yours: Beside | None = None
     intensity: float | None = None  # FLOP a byte, for the roofline
     notes: tuple[str, ...] = ()
 

@@ -16,6 +16,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,12 @@ Pairs = Iterable[tuple[npt.NDArray[Any], npt.NDArray[Any]]]
 
 @dataclass(frozen=True)
 class Peer:
-    """Another library at the work of a case; `check` raises where it differs from ours, which has
-    just run."""
+    """Another library at the work of a case; `check` runs both and raises where they differ.
+    `around` is entered for each sample."""
 
     run: Callable[[], object]
     check: Callable[[], None]
+    around: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,11 @@ class Case:
     peers: Mapping[str, Peer] = field(default_factory=dict)
     other: float = 0.0
 
-    def named(self) -> dict[str, Callable[[], object]]:
-        """All peers, the first by the name it has in the table."""
-        first = {} if self.peer is None else {self.beside or next(iter(peers())): self.peer}
-        return {**first, **{name: peer.run for name, peer in self.peers.items()}}
+    def named(self) -> dict[str, Peer]:
+        """All peers, the first by the name it has in the table; `check` has verified that one."""
+        if self.peer is None:
+            return dict(self.peers)
+        return {self.beside or next(iter(peers())): Peer(self.peer, lambda: None), **self.peers}
 
     @property
     def intensity(self) -> float | None:
@@ -115,6 +118,18 @@ def sampler(f: Callable[[], object]) -> Callable[[], float]:
     return lambda: _seconds(f, calls)
 
 
+def within(
+    around: Callable[[], AbstractContextManager[object]], sample: Callable[[], float]
+) -> Callable[[], float]:
+    """A sample that is taken inside of a context, whose own time does not count."""
+
+    def run() -> float:
+        with around():
+            return sample()
+
+    return run
+
+
 def _seconds(f: Callable[[], object], calls: int) -> float:
     start = time.perf_counter()
     for _ in range(calls):
@@ -142,11 +157,10 @@ def measure(
         timed["ceiling"] = case.ceiling
     except NoCompiler as error:
         notes.append(str(error))
-    for name, call in case.named().items():
+    for name, peer in case.named().items():
         try:
-            if name in case.peers:
-                case.peers[name].check()
-            timed[name] = sampler(call)
+            peer.check()
+            timed[name] = within(peer.around, sampler(peer.run))
         except Exception as error:  # whatever another library raises must not end the table
             notes.append(f"{name} left out: {type(error).__name__}: {error}")
     if again:

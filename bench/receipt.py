@@ -1,4 +1,7 @@
-"""A receipt of a bench: where, when and with what it ran, and its rows, as one JSON file."""
+"""A receipt of a bench: where, when and with what it ran, and its rows, as one JSON file.
+
+Its form is published: schema.json.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from gristmill import machine
 from gristmill.backend import _C
 
 ROOT = Path(__file__).resolve().parents[1]
+SCHEMA = 1  # of schema.json
+SHOWN = (str, int, float, list)  # of settings: a path says where, and no figure depends on it
 
 
 class Receipt:
@@ -27,12 +32,13 @@ class Receipt:
         self.path = path
         self.rows: list[dict[str, Any]] = []
         self.about = {
+            "schema": SCHEMA,
             "bench": bench,
             "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "commit": commit(),
             "machine": {**machine.describe(), "table": _C.table(), "threads": _C.threads()},
             "peers": dict(peers),
-            "settings": {k: v for k, v in settings.items() if not isinstance(v, Path)},
+            "settings": {k: v for k, v in settings.items() if isinstance(v, SHOWN) and v != []},
         }
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -46,6 +52,8 @@ class Receipt:
 
 def commit() -> dict[str, Any] | None:
     """Hash of the checked-out commit and whether tracked files differ; None outside a clone."""
+    if not (ROOT / "csrc").is_dir():
+        return None  # an installed package may lie inside somebody else's clone
     try:
         head = _git("rev-parse", "HEAD")
         changed = _git("status", "--porcelain", "--untracked-files=no")

@@ -57,6 +57,11 @@ class ReproError(GristmillError):
     exit_code = 4
 
 
+class KernelError(GristmillError):
+    """A user's kernel does not compile, crashes, does not end or is wrong; says where, and what to
+    do."""
+
+
 class LockedError(GristmillError):
     """Another process works in the same run folder."""
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tqdm import tqdm
 
 from gristmill.backend import _C
-from gristmill.errors import ConfigError
-from gristmill.lab import benches
+from gristmill.errors import ConfigError, KernelError
+from gristmill.lab import benches, kernels, sandbox
 
 DTYPES = ("float32", "bfloat16")
 QUICK = 2  # cases of each op and dtype
+TABLE = "gristmill"  # the name of our own kernel as a peer of a user's
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,22 @@ class Settings:
 
 class Bench:
     """Measures ops as set; `problems` are what was asked for and is not there, said at once and
-    not in the way of the rest. `failures` are results that are wrong."""
+    not in the way of the rest. `failures` are results that are wrong.
 
-    def __init__(self, settings: Settings, say: Callable[[str], None], receipt: Any = None) -> None:
+    With kernels of a user (`own`), the cases that call them are measured on them, and the table's
+    own kernel is a peer.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        say: Callable[[str], None],
+        receipt: Any = None,
+        own: Mapping[str, kernels.Own] | None = None,
+        kernel: str = "",
+    ) -> None:
         self.settings, self.say, self.receipt = settings, say, receipt
+        self.own, self.kernel = own or {}, kernel
         self.problems: list[str] = []
         self.failures: list[str] = []
         self.rows: list[dict[str, Any]] = []
@@ -131,21 +144,43 @@ class Bench:
             self.problem(f"a case of {op} cannot be built: {type(error).__name__}: {error}")
 
     def _case(self, op: str, module: Any, case: Any) -> None:
-        total = self.settings.rounds
-        with tqdm(
-            total=total, desc=f"{op} {case.name}", leave=False, unit="round", disable=None
-        ) as bar:
-            try:
-                peers = self._peers.of(case, self._peers.calls(module, case), self.peers)
-                case = replace(case, peer=self._own_peer(case), peers={**case.peers, **peers})
+        calls = self._peers.calls(module, case)
+        own = {c.entry: self.own[c.entry] for c in calls if c.entry in self.own}
+        if self.own and not own:
+            return
+        peers = {**case.peers, **self._peers.of(case, calls, self.peers)}
+        if own:
+            peers = {TABLE: self._table(case, own), **peers}
+        case = replace(case, peer=self._own_peer(case), peers=peers)
+        settings = self.settings
+        try:
+            if own:
+                sandbox.run(lambda step: _once(case, own, step))
+            with (
+                kernels.placed(own),
+                tqdm(
+                    total=settings.rounds, desc=f"{op} {case.name}", leave=False, unit="round",
+                    disable=None,
+                ) as bar,
+            ):  # fmt: skip
                 row = self._measure.measure(
-                    case, total, self.settings.samples, again=True, tick=bar.update
+                    case, settings.rounds, settings.samples, again=True, tick=bar.update
                 )
-            except AssertionError as error:
-                self.failures.append(f"{op}, {case.name}: {error}")
-                self._keep(op, {"name": case.name, "error": str(error)}, f"{case.name}: {error}")
-                return
-        self._keep(op, asdict(row), str(row), row.notes)
+        except (AssertionError, KernelError) as error:
+            self.failures.append(f"{op}, {case.name}: {error}")
+            self._keep(op, {"name": case.name, "error": str(error)}, f"{case.name}: wrong")
+        except RuntimeError as error:
+            if not own or "unsupported" not in str(error):
+                raise
+            self._keep(op, {"name": case.name, "error": "refused"}, f"{case.name:<34}  refused")
+        else:
+            self._keep(op, asdict(row), str(row), row.notes)
+
+    def _table(self, case: Any, own: Mapping[str, kernels.Own]) -> Any:
+        """The table's own kernel beside a user's."""
+        return self._measure.Peer(
+            case.ours, lambda: None, lambda: kernels.placed(dict.fromkeys(own))
+        )
 
     def _own_peer(self, case: Any) -> Any:
         """The case's peer, unless it is one that was not asked for."""
@@ -158,9 +193,18 @@ class Bench:
             if note not in self.problems:
                 self.problem(note)
         row = {"op": op, "table": _C.table(), "threads": _C.threads(), **row}
+        if self.kernel:
+            row["kernel"] = self.kernel
         self.rows.append(row)
         if self.receipt is not None:
             self.receipt.add(row)
+
+
+def _once(case: Any, own: Mapping[str, kernels.Own], step: Callable[[str], None]) -> None:
+    """A user's kernel at the size of a case, which may be its first large one."""
+    step(case.name)
+    with kernels.placed(own):
+        case.ours()
 
 
 def counted(n: int, word: str) -> str:

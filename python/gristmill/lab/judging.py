@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from gristmill.lab.case import Case, Stored, WrongResult, widen_bf16
@@ -22,10 +24,19 @@ def same_bytes(what: str, a: Outputs, b: Outputs) -> None:
             )
 
 
-def compare(case: Case, got: Outputs, where: str) -> float:
-    """The worst error as a multiple of its bound; raises WrongResult when above 1."""
-    worst = 0.0
+class Worst(NamedTuple):
+    """The largest error as a multiple of its bound, and where it is."""
+
+    ratio: float
+    place: str
+
+
+def compare(case: Case, got: Outputs, where: str) -> Worst:
+    """The worst error; raises WrongResult when it is above its bound, or memory between the
+    elements changed."""
+    worst = Worst(0.0, str(case))
     for name, operand in case.outputs().items():
+        _untouched(case, name, got[name], where)
         stored = operand.read(got[name])
         values = widen_bf16(stored) if operand.dtype == "bfloat16" else stored
         want, bound = case.result(name)
@@ -33,15 +44,16 @@ def compare(case: Case, got: Outputs, where: str) -> float:
             error = np.abs(values.astype(np.float64) - want) / bound
         error = np.where((values == want) | (np.isnan(values) & np.isnan(want)), 0, error)
         error = np.where(np.isnan(error), np.inf, error)
-        if error.size and error.max() > 1:
-            i = tuple(map(int, np.unravel_index(int(error.argmax()), error.shape)))
+        if not error.size:
+            continue
+        i = tuple(map(int, np.unravel_index(int(error.argmax()), error.shape)))
+        if error[i] > 1:
             raise WrongResult(
                 f"{case} on {where}: {name}{list(i)} is {values[i]}, twin {want[i]}, off by "
                 f"{error[i]:.3g} times the bound {bound[i]:.3g}; {int((error > 1).sum())} of "
                 f"{error.size} elements are wrong"
             )
-        worst = max(worst, float(error.max(initial=0.0)))
-        _untouched(case, name, got[name], where)
+        worst = max(worst, Worst(float(error[i]), f"{case}: {name}{list(i)}"))
     return worst
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--isa", default="", help="table of kernels, as avx2")
     parser.add_argument("--rounds", type=_positive, default=9, help="(9)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="exit 1 on what became slower")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="draw bars and a roofline")
+    parser.add_argument("--png", action="store_true", help="pictures as PNG, not SVG")
+    parser.add_argument("--kernel", metavar="FILE", help="yours: mine.py:gelu, mine.cpp, mine.cu")
+    parser.add_argument("--ladder", action="store_true", help="from the naive kernel to ours")
 
 
 def _words(text: str) -> list[str]:
@@ -39,24 +46,75 @@ def _numbers(text: str) -> list[int]:
 
 def run(args: argparse.Namespace) -> int:
     from gristmill.errors import ConfigError
-    from gristmill.lab import benches
-    from gristmill.lab.benching import Bench, Settings
+    from gristmill.lab import benches, comparing
 
     if args.list:
         return _list()
     if not args.op and not args.all:
         raise ConfigError(f"name an op, or --all; there are: {', '.join(benches.ops())}")
+    if args.ladder:
+        return _ladder(args)
+    if args.against:
+        comparing.read(args.against)  # an error now, not after minutes
+    own, wrong = _kernel(args)
+    bench = _measure(args, own)
+    for failure in bench.failures:
+        print(f"error: wrong result: {failure}", file=sys.stderr)
+    slower = False
+    if args.against:
+        lines, slower = comparing.table(args.against, bench.rows)
+        print("", *lines, sep="\n")
+    if args.plots:
+        from gristmill.lab import plots
+
+        for path in plots.write(bench.rows, args.plots, "png" if args.png else "svg"):
+            print(path)
+    return 1 if wrong or bench.failures or slower else 2 if bench.problems else 0
+
+
+def _measure(args: argparse.Namespace, own: dict[str, Any]) -> Any:
+    from gristmill.lab import benches
+    from gristmill.lab.benching import Bench, Settings
+
     peers = benches.load("peers").installed()
-    receipt = benches.load("receipt").Receipt(args.json, "ops", vars(args), peers)
+    kernel = Path(args.kernel).name if own else ""
+    shown = {**vars(args), "kernel": kernel}
+    receipt = benches.load("receipt").Receipt(args.json, "ops", shown, peers)
     settings = Settings(
         [] if args.all else args.op, args.shapes, args.dtypes, args.peers, args.threads, args.isa,
         3 if args.quick else args.rounds, 1 if args.quick else 3, args.quick,
     )  # fmt: skip
-    bench = Bench(settings, print, receipt)
+    bench = Bench(settings, print, receipt, own, kernel)
     bench.run()
-    for failure in bench.failures:
-        print(f"error: wrong result: {failure}", file=sys.stderr)
-    return 1 if bench.failures else 2 if bench.problems else 0
+    return bench
+
+
+def _kernel(args: argparse.Namespace) -> tuple[dict[str, Any], bool]:
+    """The user's kernels, checked in a child process, and whether something is wrong with them."""
+    if not args.kernel:
+        return {}, False
+    from gristmill.errors import ConfigError, KernelError
+    from gristmill.lab import checking, compiling, kernels
+
+    if len(args.op) != 1:
+        raise ConfigError("--kernel replaces one op: gristmill bench gelu --kernel mine.py:gelu")
+    try:
+        source = compiling.prepared(args.kernel, kernels.entries_of(args.op[0]))
+        for report in checking.check_file(args.op[0], source):
+            print(report)
+        return kernels.load(args.op[0], source), False
+    except KeyError as error:
+        raise ConfigError(error.args[0]) from None
+    except KernelError as error:
+        print(f"error: {error}\nthe figures below are of the table's own kernel", file=sys.stderr)
+        return {}, True
+
+
+def _ladder(args: argparse.Namespace) -> int:
+    ladder = importlib.import_module("gristmill.lab.ladder")
+    for op in args.op:
+        ladder.show(op, args.rounds)
+    return 0
 
 
 def _list() -> int:
