@@ -1,4 +1,5 @@
-// Panels for the matmul micro-kernels: P rows of an operand, k by k, so that the register tile reads straight on.
+// Panels for the register tile of matmul: P rows of an operand, step by step of k, so that the tile reads straight on.
+// One step is 32 bits a row: a float32 (bfloat16 is widened), or two bfloat16 that follow each other in k.
 #pragma once
 #include "core/simd.h"
 
@@ -11,31 +12,48 @@ inline float widen(uint16_t x) { return bf16_to_f32(x); }
 inline uint16_t narrow(float x) { return f32_to_bf16(x); }
 inline uint16_t narrow(uint16_t x) { return x; }
 
-// One panel: element (r, k) of src (strides sr, sk) goes to dst[k * P + r]. Rows n..P are zero; `round` passes
-// float32 through bfloat16.
+// Where an operand lies: element (r, k) at data[r * row + k * col], r < rows, k < cols.
 template <class T>
-void pack_plain(float* dst, const T* src, int64_t sr, int64_t sk, int64_t n, int64_t P, int64_t k0, int64_t kc,
-                bool round) {
-  for (; k0 < kc; k0 += 16)
-    for (int64_t r = 0; r < P; ++r)
-      for (int64_t k = k0; k < smaller(k0 + 16, kc); ++k) {
-        float x = r < n ? widen(src[r * sr + k * sk]) : 0.0f;
-        dst[k * P + r] = round ? bf16_to_f32(f32_to_bf16(x)) : x;
-      }
-}
+struct Source {
+  const T* data;
+  int64_t row, col, rows, cols;
+};
 
-// The same in bfloat16, two k side by side as vdpbf16ps takes them; an odd last k is paired with zero.
-template <class T>
-void pack_pairs_plain(uint16_t* dst, const T* src, int64_t sr, int64_t sk, int64_t n, int64_t P, int64_t k0,
-                      int64_t kc) {
-  int64_t even = (kc + 1) / 2 * 2;
-  for (; k0 < even; k0 += 16)
-    for (int64_t r = 0; r < P; ++r)
-      for (int64_t k = k0; k < smaller(k0 + 16, even); ++k)
-        dst[(k / 2 * P + r) * 2 + k % 2] = r < n && k < kc ? narrow(src[r * sr + k * sk]) : uint16_t{0};
+// What one step of k holds of row r, as the bits of a float. Kinds of step:
+struct Plain {  // the value
+  static constexpr int64_t kEach = 1;
+  template <class T>
+  static float of(const Source<T>& s, int64_t r, int64_t k) {
+    return widen(s.data[r * s.row + k * s.col]);
+  }
+};
+struct Rounded {  // the value, passed through bfloat16
+  static constexpr int64_t kEach = 1;
+  template <class T>
+  static float of(const Source<T>& s, int64_t r, int64_t k) {
+    return bf16_to_f32(narrow(s.data[r * s.row + k * s.col]));
+  }
+};
+struct Paired {  // two values in bfloat16; an odd last one is paired with zero
+  static constexpr int64_t kEach = 2;
+  template <class T>
+  static float of(const Source<T>& s, int64_t r, int64_t k) {
+    const T* p = s.data + r * s.row + 2 * k * s.col;
+    uint32_t bits = narrow(*p) | (2 * k + 1 < s.cols ? static_cast<uint32_t>(narrow(p[s.col])) << 16 : 0);
+    return __builtin_bit_cast(float, bits);
+  }
+};
+
+// dst[k * P + r] for n rows from r0 and steps k0 to k1; what is beyond the operand's rows is zero.
+template <class Step, int P, class T>
+void pack_slowly(float* dst, const Source<T>& s, int64_t r0, int64_t k0, int64_t k1) {
+  for (int64_t k = k0; k < k1; ++k)
+    for (int64_t r = 0; r < P; ++r) dst[k * P + r] = r0 + r < s.rows ? Step::of(s, r0 + r, k) : 0.0f;
 }
 
 #if defined(__AVX512F__)
+
+inline __mmask16 first(int64_t n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1); }
 
 // 16 x 16 lanes of 32 bits, in place: pairs of rows, then quads, then the 128-bit quarters.
 inline void transpose16(__m512i* r) {
@@ -61,88 +79,111 @@ inline void transpose16(__m512i* r) {
   for (int i = 0; i < 16; ++i) r[i] = t[i];
 }
 
-inline __mmask16 first(int64_t n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1); }
-
-// Sixteen neighbours as float32 bits, or as float32 bits rounded to bfloat16.
-inline __m512i lanes(const float* p, __mmask16 m, bool round) {
-  __m512i u = _mm512_maskz_loadu_epi32(m, p);
-  if (!round) return u;
+// Sixteen neighbours in memory as the bits of float32.
+inline __m512i wide(const float* p, __mmask16 m) { return _mm512_maskz_loadu_epi32(m, p); }
+inline __m512i wide(const uint16_t* p, __mmask16 m) {
+  return _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, p)), 16);
+}
+inline __m512i through_bf16(__m512i u) {
   uint16_t t[16];
   vstore(t, vf{{_mm512_castsi512_ps(u)}});
   return _mm512_castps_si512(vload(t).r[0]);
 }
-inline __m512i lanes(const uint16_t* p, __mmask16 m, bool) {
-  return _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, p)), 16);
+#if defined(__AVX512BF16__)
+// Sixteen neighbours as bfloat16 in the lower halves; rounded by the instruction whose product flushes denormals too.
+inline __m512i half(const float* p, __mmask16 m) {
+  return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(m, p)));
+}
+inline __m512i half(const uint16_t* p, __mmask16 m) { return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, p)); }
+// Thirty-two neighbours as bfloat16; n of them, the others are zero.
+inline __m512i halves(const float* p, int64_t n) {
+  return (__m512i)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(first(n - 16), p + 16), _mm512_maskz_loadu_ps(first(n), p));
+}
+inline __m512i halves(const uint16_t* p, int64_t n) {
+  return _mm512_maskz_loadu_epi16(n >= 32 ? 0xffffffffu : (1u << n) - 1, p);
+}
+#endif
+
+// One step of 16 rows that lie side by side; and up to 16 steps of one row whose steps do.
+template <class T>
+inline __m512i across(Plain, const Source<T>& s, int64_t r, int64_t k, __mmask16 m) {
+  return wide(s.data + r + k * s.col, m);
+}
+template <class T>
+inline __m512i along(Plain, const Source<T>& s, int64_t r, int64_t k) {
+  return wide(s.data + r * s.row + k, first(s.cols - k));
+}
+template <class T>
+inline __m512i across(Rounded, const Source<T>& s, int64_t r, int64_t k, __mmask16 m) {
+  return through_bf16(across(Plain{}, s, r, k, m));
+}
+template <class T>
+inline __m512i along(Rounded, const Source<T>& s, int64_t r, int64_t k) {
+  return through_bf16(along(Plain{}, s, r, k));
+}
+#if defined(__AVX512BF16__)
+template <class T>
+inline __m512i across(Paired, const Source<T>& s, int64_t r, int64_t k, __mmask16 m) {
+  const T* p = s.data + r + 2 * k * s.col;
+  __m512i low = half(p, m), high = 2 * k + 1 < s.cols ? half(p + s.col, m) : _mm512_setzero_si512();
+  return _mm512_or_epi32(low, _mm512_slli_epi32(high, 16));
+}
+template <class T>
+inline __m512i along(Paired, const Source<T>& s, int64_t r, int64_t k) {
+  return halves(s.data + r * s.row + 2 * k, s.cols - 2 * k);
+}
+#endif
+
+constexpr int64_t kFetchRows = 8, kFetchAlong = 32;  // how far ahead an operand is fetched, in rows and elements
+
+// Panels whose rows lie side by side, step by step over all of them: memory is read along its rows.
+template <class Step, int P, class T>
+void pack_across(float* dst, const Source<T>& s, int64_t r0, int64_t panels, int64_t steps) {
+  for (int64_t k = 0; k < steps; ++k)
+    for (int64_t p = 0; p < panels; ++p)
+      for (int64_t r = 0; r < P; r += 16) {
+        int64_t row = r0 + p * P + r;
+        __builtin_prefetch(s.data + row + (k * Step::kEach + kFetchRows) * s.col);
+        __m512i x = across(Step{}, s, row, k, first(s.rows - row) & first(P - r));
+        _mm512_mask_storeu_epi32(dst + (p * steps + k) * P + r, first(P - r), x);
+      }
 }
 
-template <class T>
-void pack_panel(float* dst, const T* src, int64_t sr, int64_t sk, int64_t n, int64_t P, int64_t kc, bool round) {
-  if (sr == 1) {
-    for (int64_t k = 0; k < kc; ++k)
-      for (int64_t r = 0; r < P; r += 16)
-        _mm512_mask_storeu_epi32(dst + k * P + r, first(P - r), lanes(src + k * sk + r, first(n - r), round));
-    return;
-  }
-  if (sk != 1) return pack_plain(dst, src, sr, sk, n, P, 0, kc, round);
-  int64_t whole = kc / 16 * 16;
-  for (int64_t r0 = 0; r0 < P; r0 += 16)
-    for (int64_t k0 = 0; k0 < whole; k0 += 16) {
+// A panel whose steps lie side by side: 16 rows and 16 steps are turned at a time.
+template <class Step, int P, class T>
+void pack_along(float* dst, const Source<T>& s, int64_t r0, int64_t steps) {
+  for (int64_t r = 0; r < P; r += 16)
+    for (int64_t k = 0; k < steps; k += 16) {
+      constexpr int kRows = P < 16 ? P : 16;
       __m512i t[16];
-      for (int64_t r = 0; r < 16; ++r)
-        t[r] = r0 + r < n ? lanes(src + (r0 + r) * sr + k0, 0xffff, round) : _mm512_setzero_si512();
+#pragma GCC unroll 16
+      for (int i = 0; i < kRows; ++i) __builtin_prefetch(s.data + (r0 + r + i) * s.row + k * Step::kEach + kFetchAlong);
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i)
+        t[i] = i < kRows && r0 + r + i < s.rows ? along(Step{}, s, r0 + r + i, k) : _mm512_setzero_si512();
       transpose16(t);
-      for (int64_t k = 0; k < 16; ++k) _mm512_mask_storeu_epi32(dst + (k0 + k) * P + r0, first(P - r0), t[k]);
+      float* to = dst + k * P + r;
+      if (k + 16 <= steps)
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; ++i) _mm512_mask_storeu_epi32(to + i * P, first(P - r), t[i]);
+      else
+        for (int i = 0; i < steps - k; ++i) _mm512_mask_storeu_epi32(to + i * P, first(P - r), t[i]);
     }
-  pack_plain(dst, src, sr, sk, n, P, whole, kc, round);
+}
+
+// `panels` panels of P rows from row r0, one after the other.
+template <class Step, int P, class T>
+void pack_panels(float* dst, const Source<T>& s, int64_t r0, int64_t panels, int64_t steps) {
+  if (s.row == 1) return pack_across<Step, P>(dst, s, r0, panels, steps);
+  for (int64_t p = 0; p < panels; ++p, dst += steps * P, r0 += P)
+    s.col == 1 ? pack_along<Step, P>(dst, s, r0, steps) : pack_slowly<Step, P>(dst, s, r0, 0, steps);
 }
 
 #else
 
-template <class T>
-void pack_panel(float* dst, const T* src, int64_t sr, int64_t sk, int64_t n, int64_t P, int64_t kc, bool round) {
-  pack_plain(dst, src, sr, sk, n, P, 0, kc, round);
-}
-
-#endif
-
-#if defined(__AVX512BF16__)
-
-// Thirty-two neighbours as bfloat16; only this table's own conversion, which flushes denormals as its product does.
-inline __m512i halves(const float* p) {
-  return (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(p + 16), _mm512_loadu_ps(p));
-}
-inline __m512i halves(const uint16_t* p) { return _mm512_loadu_si512(p); }
-
-inline __m512i half_lanes(const float* p, __mmask16 m) {
-  return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(m, p)));
-}
-inline __m512i half_lanes(const uint16_t* p, __mmask16 m) {
-  return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, p));
-}
-
-template <class T>
-void pack_pairs(uint16_t* dst, const T* src, int64_t sr, int64_t sk, int64_t n, int64_t P, int64_t kc) {
-  auto at = [&](int64_t pair, int64_t r) { return dst + (pair * P + r) * 2; };
-  if (sr == 1) {
-    for (int64_t k = 0; k < kc; k += 2)
-      for (int64_t r = 0; r < P; r += 16) {
-        __mmask16 m = first(n - r);
-        __m512i lo = half_lanes(src + k * sk + r, m);
-        __m512i hi = k + 1 < kc ? half_lanes(src + (k + 1) * sk + r, m) : _mm512_setzero_si512();
-        _mm512_mask_storeu_epi32(at(k / 2, r), first(P - r), _mm512_or_epi32(lo, _mm512_slli_epi32(hi, 16)));
-      }
-    return;
-  }
-  if (sk != 1) return pack_pairs_plain(dst, src, sr, sk, n, P, 0, kc);
-  int64_t whole = kc / 32 * 32;
-  for (int64_t r0 = 0; r0 < P; r0 += 16)
-    for (int64_t k0 = 0; k0 < whole; k0 += 32) {
-      __m512i t[16];
-      for (int64_t r = 0; r < 16; ++r) t[r] = r0 + r < n ? halves(src + (r0 + r) * sr + k0) : _mm512_setzero_si512();
-      transpose16(t);
-      for (int64_t k = 0; k < 16; ++k) _mm512_mask_storeu_epi32(at(k0 / 2 + k, r0), first(P - r0), t[k]);
-    }
-  pack_pairs_plain(dst, src, sr, sk, n, P, whole, kc);
+template <class Step, int P, class T>
+void pack_panels(float* dst, const Source<T>& s, int64_t r0, int64_t panels, int64_t steps) {
+  for (int64_t p = 0; p < panels; ++p, dst += steps * P, r0 += P) pack_slowly<Step, P>(dst, s, r0, 0, steps);
 }
 
 #endif
