@@ -160,7 +160,7 @@ extern "C" Status silu_forward(Context*, const SiluForwardArgs* a) {
         ("mine.rs", r"neither \.py, \.cpp nor \.cu"),
         ("mine.py:other", "has no 'other'"),
         ("mine.py", "defines none of silu, silu_forward, silu_backward; name the kernel"),
-        ("mine.py:plain", rr"no kernel of silu_forward: it has no address.*jit\.kernel"),
+        ("mine.py:plain", r"no kernel of silu_forward: it has no address.*jit\.kernel"),
         ("bad.py:x", "does not run: ZeroDivisionError"),
     ],
 )
