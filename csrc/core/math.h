@@ -7,10 +7,10 @@
 
 namespace gristmill::GM_ISA {
 
-inline vf vround(vf x) { return (x + vset(kMagic)) - vset(kMagic); }  // to nearest even, |x| < 2^22
+GM_INLINE vf vround(vf x) { return (x + vset(kMagic)) - vset(kMagic); }  // to nearest even, |x| < 2^22
 
 // exp(n ln 2 + r) for |r| <= ln(2) / 2: the polynomial is off by 0.06 ulp.
-inline vf vexp_reduced(vf n, vf r) {
+GM_INLINE vf vexp_reduced(vf n, vf r) {
   vf p = vset(1.381459879e-3f);
   p = vfma(p, r, vset(8.368716575e-3f));
   p = vfma(p, r, vset(4.166838899e-2f));
@@ -20,7 +20,7 @@ inline vf vexp_reduced(vf n, vf r) {
   return vscale(vfma(p, r, vset(1.0f)), n);
 }
 
-inline vf vexp(vf x) {
+GM_INLINE vf vexp(vf x) {
   x = vmin(vset(89.0f), vmax(vset(-104.5f), x));  // the operand order lets NaN through
   vf n = vfma(x, vset(1.44269504f), vset(kMagic)) - vset(kMagic);
   vf r = vfma(n, vset(-0.693359375f), x);
@@ -28,29 +28,17 @@ inline vf vexp(vf x) {
 }
 
 // exp(a b) of the unrounded product, for |a b| up to 150.
-inline vf vexp_product(vf a, vf b) {
+GM_INLINE vf vexp_product(vf a, vf b) {
   vf n = vfma(a * b, vset(1.44269504f), vset(kMagic)) - vset(kMagic);
   vf r = vfma(a, b, n * vset(-0.693359375f));  // this product is exact
   return vexp_reduced(n, vfma(n, vset(2.12194440e-4f), r));
 }
 
 // Natural logarithm of x > 0; -inf at 0, NaN below.
-inline vf vlog(vf x) {
-  float f[W], e[W];
-  vstore(f, x);
-  for (int i = 0; i < W; ++i) {
-    float denormal = f[i] < 1.17549435e-38f ? 1.0f : 0.0f;
-    float scaled = denormal > 0.0f ? f[i] * 8388608.0f : f[i];
-    uint32_t u;
-    std::memcpy(&u, &scaled, 4);
-    // mantissa in [sqrt(1/2), sqrt(2))
-    uint32_t shifted = u - 0x3f3504f3u;
-    int32_t exponent = static_cast<int32_t>(shifted) >> 23;
-    u = (shifted & 0x007fffffu) + 0x3f3504f3u;
-    std::memcpy(&f[i], &u, 4);
-    e[i] = static_cast<float>(exponent) - denormal * 23.0f;
-  }
-  vf m = vload(f) - vset(1.0f), n = vload(e), z = m * m;
+GM_INLINE vf vlog(vf x) {
+  vf least = vset(1.17549435e-38f), n;
+  vf m = vsplit(vselect_gt(least, x, x * vset(8388608.0f), x), &n) - vset(1.0f), z = m * m;
+  n = n - vselect_gt(least, x, vset(23.0f), vzero());
   vf p = vset(7.0376836292e-2f);
   p = vfma(p, m, vset(-1.1514610310e-1f));
   p = vfma(p, m, vset(1.1676998740e-1f));
@@ -64,20 +52,15 @@ inline vf vlog(vf x) {
   y = vfma(n, vset(-2.12194440e-4f), y);
   y = vfma(z, vset(-0.5f), y);
   y = vfma(n, vset(0.693359375f), m + y);
-  float out[W], in[W];
-  vstore(out, y);
-  vstore(in, x);
-  for (int i = 0; i < W; ++i) {
-    if (!(in[i] > 0.0f)) out[i] = in[i] == 0.0f ? -INFINITY : NAN;
-    if (in[i] == INFINITY) out[i] = INFINITY;
-  }
-  return vload(out);
+  y = vselect_gt(x, vset(3.40282347e38f), x, y);
+  vf none = vselect_gt(vzero(), x, vset(NAN), x - vset(INFINITY));
+  return vselect_gt(x, vzero(), y, none);
 }
 
-inline vf vsigmoid(vf x) { return vset(1.0f) / (vset(1.0f) + vexp(-x)); }
+GM_INLINE vf vsigmoid(vf x) { return vset(1.0f) / (vset(1.0f) + vexp(-x)); }
 
 // Near 0 a series, elsewhere 1 - 2 / (exp(2|x|) + 1) with the sign put back.
-inline vf vtanh(vf x) {
+GM_INLINE vf vtanh(vf x) {
   vf a = vabs(x), z = x * x;
   vf p = vset(-5.70498872745e-3f);
   p = vfma(p, z, vset(2.06390887954e-2f));
@@ -90,13 +73,12 @@ inline vf vtanh(vf x) {
   return vselect_gt(vset(0.625f), a, small, big);
 }
 
-// The normal distribution: exp(-m^2/2), and the tail P(X < -m), for m >= 0; both are 0 from 15 on.
+// The normal distribution: exp(-m^2/2), and the tail P(X < -m), for 0 <= m <= 15; at 15 both are 0.
 struct Normal {
   vf density, tail;
 };
 
-inline Normal vnormal(vf m) {
-  m = vmin(vset(15.0f), m);
+GM_INLINE Normal vnormal(vf m) {
   vf e = vexp_product(m * vset(-0.5f), m);  // the rounding of a square of 90 would cost 45 ulp
   // tail / e = t P(t) with t = 1 / (1 + 0.3 m): P fitted to 0.4 ulp on [0, 15]
   vf t = vset(1.0f) / vfma(m, vset(0.3f), vset(1.0f));

@@ -9,40 +9,32 @@ struct Phi {
   vf value, slope;
 };
 
-// From the tail below -|x|, which is exact where Phi(x) is small, while 1 - Phi(|x|) would cancel.
-template <bool approximate>
-inline Phi phi(vf x) {
-  vf tail, slope;
-  if constexpr (approximate) {
-    vf m = vmin(vset(15.0f), vabs(x)), square = m * m;  // beyond, the tail is 0 and x^3 may overflow
-    vf u2 = m * vset(1.59576912f) * vfma(square, vset(0.044715f), vset(1.0f));
-    tail = vset(1.0f) / (vset(1.0f) + vexp(u2));
-    slope = tail * (vset(1.0f) - tail) * vset(1.59576912f) * vfma(square, vset(0.134145f), vset(1.0f));
-  } else {
-    Normal n = vnormal(vabs(x));
-    tail = n.tail, slope = n.density * vset(0.398942280f);
-  }
-  return Phi{vselect_gt(x, vzero(), vset(1.0f) - tail, tail), slope};
+// sigmoid(2 u). Beyond 15 it is 0 or 1, and x^3 may overflow.
+inline Phi phi_tanh(vf x) {
+  vf square = vmin(vset(225.0f), x * x);
+  vf s = vsigmoid(x * vfma(square, vset(0.0713548162726f), vset(1.59576912f)));
+  return Phi{s, s * (vset(1.0f) - s) * vfma(square, vset(0.214064448818f), vset(1.59576912f))};
 }
 
-template <bool approximate, class T>
-void forward_row(T* out, const T* x, int64_t cols, bool add) {
-  for (int64_t j = 0; j < cols; j += W) {
-    vf v = vload_n(x + j, cols - j);
-    put(out + j, v * phi<approximate>(v).value, cols - j, add);
+// x Phi(x) = max(x, 0) - |x| tail, with the tail below -|x|: exact where Phi(x) is small and 1 - Phi(|x|) would cancel.
+struct Exact {
+  static vf forward(vf x) {
+    vf m = vmin(vset(15.0f), vabs(x));
+    return vfma(-m, vnormal(m).tail, vmax(vzero(), x));
   }
-}
+  static vf slope(vf x) {
+    Normal n = vnormal(vmin(vset(15.0f), vabs(x)));
+    return vfma(x, n.density * vset(0.398942280f), vselect_gt(x, vzero(), vset(1.0f) - n.tail, n.tail));
+  }
+};
 
-// d gelu / dx = Phi(x) + x Phi'(x)
-template <bool approximate, class T>
-void backward_row(T* dx, const T* dout, const T* x, int64_t cols, bool add) {
-  for (int64_t j = 0; j < cols; j += W) {
-    int64_t n = cols - j;
-    vf v = vload_n(x + j, n);
-    Phi p = phi<approximate>(v);
-    put(dx + j, vload_n(dout + j, n) * vfma(v, p.slope, p.value), n, add);
+struct Tanh {
+  static vf forward(vf x) { return x * phi_tanh(x).value; }
+  static vf slope(vf x) {  // Phi(x) + x Phi'(x)
+    Phi p = phi_tanh(x);
+    return vfma(x, p.slope, p.value);
   }
-}
+};
 
 }  // namespace
 
@@ -53,12 +45,15 @@ Status gelu_forward(Context* ctx, const GeluForwardArgs* a) {
   if (a->out.dtype != a->x.dtype || !unit_stride(1, a->cols, {a->out, a->x})) return Status::unsupported;
   return by_type(a->x.dtype, [&](auto type) {
     using T = decltype(type);
-    auto row = a->approximate ? forward_row<true, T> : forward_row<false, T>;
-    for_rows(ctx, a->rows, 16, [=](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i)
-        row(row_of<T>(a->out, i), row_of<const T>(a->x, i), a->cols, a->out.accumulate);
-    });
-    return Status::ok;
+    auto run = [&](auto kind) {
+      for_pieces(ctx, a->rows, a->cols, {a->out, a->x}, [=](int64_t i, int64_t j0, int64_t n) {
+        const T* x = row_of<const T>(a->x, i) + j0;
+        T* out = row_of<T>(a->out, i) + j0;
+        each_vector(n, [=](int64_t j, auto w) { put(out + j, kind.forward(vload_n(x + j, w)), w, a->out.accumulate); });
+      });
+      return Status::ok;
+    };
+    return a->approximate ? run(Tanh{}) : run(Exact{});
   });
 }
 
@@ -67,12 +62,17 @@ Status gelu_backward(Context* ctx, const GeluBackwardArgs* a) {
   if (!unit_stride(1, a->cols, {a->dx, a->dout, a->x})) return Status::unsupported;
   return by_type(a->x.dtype, [&](auto type) {
     using T = decltype(type);
-    auto row = a->approximate ? backward_row<true, T> : backward_row<false, T>;
-    for_rows(ctx, a->rows, 16, [=](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i)
-        row(row_of<T>(a->dx, i), row_of<const T>(a->dout, i), row_of<const T>(a->x, i), a->cols, a->dx.accumulate);
-    });
-    return Status::ok;
+    auto run = [&](auto kind) {
+      for_pieces(ctx, a->rows, a->cols, {a->dx, a->dout, a->x}, [=](int64_t i, int64_t j0, int64_t n) {
+        const T *x = row_of<const T>(a->x, i) + j0, *dout = row_of<const T>(a->dout, i) + j0;
+        T* dx = row_of<T>(a->dx, i) + j0;
+        each_vector(n, [=](int64_t j, auto w) {
+          put(dx + j, vload_n(dout + j, w) * kind.slope(vload_n(x + j, w)), w, a->dx.accumulate);
+        });
+      });
+      return Status::ok;
+    };
+    return a->approximate ? run(Tanh{}) : run(Exact{});
   });
 }
 

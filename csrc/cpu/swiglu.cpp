@@ -11,13 +11,13 @@ Status swiglu_forward(Context* ctx, const SwigluForwardArgs* a) {
   if (!unit_stride(1, a->cols, {a->out, a->gate, a->up})) return Status::unsupported;
   return by_type(a->gate.dtype, [&](auto type) {
     using T = decltype(type);
-    for_rows(ctx, a->rows, 16, [=](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i)
-        for (int64_t j = 0; j < a->cols; j += W) {
-          int64_t n = a->cols - j;
-          vf g = vload_n(row_of<const T>(a->gate, i) + j, n), u = vload_n(row_of<const T>(a->up, i) + j, n);
-          put(row_of<T>(a->out, i) + j, g * vsigmoid(g) * u, n, a->out.accumulate);
-        }
+    for_pieces(ctx, a->rows, a->cols, {a->out, a->gate, a->up}, [=](int64_t i, int64_t j0, int64_t n) {
+      const T *gate = row_of<const T>(a->gate, i) + j0, *up = row_of<const T>(a->up, i) + j0;
+      T* out = row_of<T>(a->out, i) + j0;
+      each_vector(n, [=](int64_t j, auto w) {
+        vf g = vload_n(gate + j, w);
+        put(out + j, g * vsigmoid(g) * vload_n(up + j, w), w, a->out.accumulate);
+      });
     });
     return Status::ok;
   });
@@ -29,15 +29,16 @@ Status swiglu_backward(Context* ctx, const SwigluBackwardArgs* a) {
   if (!unit_stride(1, a->cols, {a->dgate, a->dup, a->dout, a->gate, a->up})) return Status::unsupported;
   return by_type(t, [&](auto type) {
     using T = decltype(type);
-    for_rows(ctx, a->rows, 16, [=](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i)
-        for (int64_t j = 0; j < a->cols; j += W) {
-          int64_t n = a->cols - j;
-          vf g = vload_n(row_of<const T>(a->gate, i) + j, n), u = vload_n(row_of<const T>(a->up, i) + j, n);
-          vf d = vload_n(row_of<const T>(a->dout, i) + j, n), s = vsigmoid(g);
-          put(row_of<T>(a->dup, i) + j, d * g * s, n, a->dup.accumulate);
-          put(row_of<T>(a->dgate, i) + j, d * u * vfma(g * s, vset(1.0f) - s, s), n, a->dgate.accumulate);
-        }
+    auto views = {a->dgate, a->dup, a->dout, a->gate, a->up};
+    for_pieces(ctx, a->rows, a->cols, views, [=](int64_t i, int64_t j0, int64_t n) {
+      const T *gate = row_of<const T>(a->gate, i) + j0, *up = row_of<const T>(a->up, i) + j0;
+      const T* dout = row_of<const T>(a->dout, i) + j0;
+      T *dgate = row_of<T>(a->dgate, i) + j0, *dup = row_of<T>(a->dup, i) + j0;
+      each_vector(n, [=](int64_t j, auto w) {
+        vf g = vload_n(gate + j, w), u = vload_n(up + j, w), d = vload_n(dout + j, w), s = vsigmoid(g), gs = g * s;
+        put(dup + j, d * gs, w, a->dup.accumulate);
+        put(dgate + j, d * u * vfma(gs, vset(1.0f) - s, s), w, a->dgate.accumulate);
+      });
     });
     return Status::ok;
   });
