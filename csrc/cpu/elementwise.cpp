@@ -4,7 +4,7 @@
 namespace gristmill::GM_ISA {
 namespace {
 
-vf apply(Elementwise op, vf a, vf b) {
+GM_INLINE vf apply(Elementwise op, vf a, vf b) {
   switch (op) {
     case Elementwise::copy: return a;
     case Elementwise::add: return a + b;
@@ -22,6 +22,30 @@ vf apply(Elementwise op, vf a, vf b) {
     case Elementwise::square: return a * a;
   }
   return a;
+}
+
+// f(constant op): each op has loops of its own.
+template <class F>
+void with_op(Elementwise op, const F& f) {
+  switch (op) {
+#define GM_CASE(name) \
+  case Elementwise::name: return f(std::integral_constant<Elementwise, Elementwise::name>{});
+    GM_CASE(copy)
+    GM_CASE(add)
+    GM_CASE(sub)
+    GM_CASE(mul)
+    GM_CASE(div)
+    GM_CASE(maximum)
+    GM_CASE(neg)
+    GM_CASE(exp)
+    GM_CASE(log)
+    GM_CASE(sqrt)
+    GM_CASE(tanh)
+    GM_CASE(sigmoid)
+    GM_CASE(relu)
+    GM_CASE(square)
+#undef GM_CASE
+  }
 }
 
 template <class T>
@@ -97,6 +121,51 @@ void run(const ElementwiseArgs* e, Line at, int64_t first, int64_t last) {
   }
 }
 
+// Neighbouring elements of one type, b neighbouring too or one number.
+template <class T>
+void run_neighbours(const ElementwiseArgs* e, Line at, int64_t first, int64_t n) {
+  T* out = static_cast<T*>(e->out.data) + at.out + first;
+  const T* a = static_cast<const T*>(e->a.data) + at.a + first;
+  const T* b = e->b.data ? static_cast<const T*>(e->b.data) + at.b + first * e->b.strides[3] : nullptr;
+  vf number = vset(e->alpha);
+  if (b && e->b.strides[3] == 0) {
+    float t[W];
+    vstore(t, vload_n(b, 1));
+    number = vset(t[0]), b = nullptr;
+  }
+  with_op(static_cast<Elementwise>(e->op), [=](auto op) {
+    if (b)
+      each_vector(n, [=](int64_t j, auto w) {
+        put(out + j, apply(op, vload_n(a + j, w), vload_n(b + j, w)), w, e->out.accumulate);
+      });
+    else
+      each_vector(n,
+                  [=](int64_t j, auto w) { put(out + j, apply(op, vload_n(a + j, w), number), w, e->out.accumulate); });
+  });
+}
+
+template <class O, class A>
+void convert(const ElementwiseArgs* e, Line at, int64_t first, int64_t n) {
+  O* out = static_cast<O*>(e->out.data) + at.out + first;
+  const A* a = static_cast<const A*>(e->a.data) + at.a + first;
+  each_vector(n, [=](int64_t j, auto w) { put(out + j, vload_n(a + j, w), w, e->out.accumulate); });
+}
+
+using Runner = void (*)(const ElementwiseArgs*, Line, int64_t first, int64_t n);
+
+// The loop for the innermost dimension, where it has one of its own.
+Runner runner(const ElementwiseArgs* e) {
+  bool one = e->n3 == 1;
+  if (!floating(e->out) || !floating(e->a) || (!one && (e->out.strides[3] != 1 || e->a.strides[3] != 1)))
+    return nullptr;
+  if (e->b.data && !one && e->b.strides[3] != 1 && e->b.strides[3] != 0) return nullptr;
+  DType t = e->out.dtype;
+  if (e->a.dtype == t && (!e->b.data || e->b.dtype == t))
+    return t == DType::f32 ? run_neighbours<float> : run_neighbours<uint16_t>;
+  if (static_cast<Elementwise>(e->op) != Elementwise::copy) return nullptr;
+  return t == DType::f32 ? convert<float, uint16_t> : convert<uint16_t, float>;
+}
+
 int64_t start(const View& v, int64_t i0, int64_t i1, int64_t i2) {
   return i0 * v.strides[0] + i1 * v.strides[1] + i2 * v.strides[2];
 }
@@ -109,15 +178,16 @@ Status elementwise(Context* ctx, const ElementwiseArgs* e) {
   bool floats = floating(e->out) && floating(e->a) && (!e->b.data || floating(e->b));
   bool plain_copy = static_cast<Elementwise>(e->op) == Elementwise::copy && !e->out.accumulate;
   if (!floats && !plain_copy) return Status::unsupported;
-  constexpr int64_t kPiece = 16384;
-  int64_t lines = e->n0 * e->n1 * e->n2, pieces = (e->n3 + kPiece - 1) / kPiece;
-  int64_t chunk = e->n3 >= kPiece ? 1 : kPiece / (e->n3 > 0 ? e->n3 : 1);
+  Runner quick = runner(e);
+  int64_t lines = e->n0 * e->n1 * e->n2, pieces = (e->n3 + kTask - 1) / kTask;
+  int64_t chunk = e->n3 >= kTask ? 1 : kTask / (e->n3 > 0 ? e->n3 : 1);
   for_rows(ctx, lines * pieces, chunk, [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      int64_t line = i / pieces, first = i % pieces * kPiece;
+      int64_t line = i / pieces, first = i % pieces * kTask;
       int64_t i2 = line % e->n2, i1 = line / e->n2 % e->n1, i0 = line / e->n2 / e->n1;
       Line at{start(e->out, i0, i1, i2), start(e->a, i0, i1, i2), start(e->b, i0, i1, i2)};
-      run(e, at, first, first + kPiece < e->n3 ? first + kPiece : e->n3);
+      int64_t last = first + kTask < e->n3 ? first + kTask : e->n3;
+      quick ? quick(e, at, first, last - first) : run(e, at, first, last);
     }
   });
   return Status::ok;

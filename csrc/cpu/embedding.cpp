@@ -15,8 +15,8 @@ Status embedding_forward(Context* ctx, const EmbeddingForwardArgs* a) {
       for_rows(ctx, a->rows, 64, [=](int64_t first, int64_t last) {
         for (int64_t i = first; i < last; ++i) {
           const X* x = row_of<const X>(a->weight, static_cast<const int32_t*>(a->ids.data)[i * a->ids.strides[0]]);
-          for (int64_t j = 0; j < a->cols; j += W)
-            put(row_of<Y>(a->out, i) + j, vload_n(x + j, a->cols - j), a->cols - j, a->out.accumulate);
+          Y* out = row_of<Y>(a->out, i);
+          each_vector(a->cols, [=](int64_t j, auto w) { put(out + j, vload_n(x + j, w), w, a->out.accumulate); });
         }
       });
       return Status::ok;
@@ -29,13 +29,16 @@ Status embedding_backward(Context* ctx, const EmbeddingBackwardArgs* a) {
   if (a->dweight.dtype != DType::f32 || !unit_stride(1, a->cols, {a->dweight, a->dout})) return Status::unsupported;
   return by_type(a->dout.dtype, [&](auto type) {
     using T = decltype(type);
-    for_rows(ctx, a->cols, 64, [=](int64_t first, int64_t last) {
-      for (int64_t v = 0; v < a->V && !a->dweight.accumulate; ++v)
-        for (int64_t j = first; j < last; ++j) row_of<float>(a->dweight, v)[j] = 0.0f;
+    if (!a->dweight.accumulate)
+      for_rows(ctx, a->V, 64, [=](int64_t first, int64_t last) {
+        for (int64_t v = first; v < last; ++v) std::memset(row_of<float>(a->dweight, v), 0, a->cols * sizeof(float));
+      });
+    for_rows(ctx, a->cols, 8 * W, [=](int64_t first, int64_t last) {
       for (int64_t i = 0; i < a->rows; ++i) {
-        float* into = row_of<float>(a->dweight, static_cast<const int32_t*>(a->ids.data)[i * a->ids.strides[0]]);
-        for (int64_t j = first; j < last; j += W)
-          put(into + j, vload_n(row_of<const T>(a->dout, i) + j, last - j), last - j, true);
+        float* into =
+            row_of<float>(a->dweight, static_cast<const int32_t*>(a->ids.data)[i * a->ids.strides[0]]) + first;
+        const T* from = row_of<const T>(a->dout, i) + first;
+        each_vector(last - first, [=](int64_t j, auto w) { put(into + j, vload_n(from + j, w), w, true); });
       }
     });
     return Status::ok;

@@ -4,15 +4,6 @@
 namespace gristmill::GM_ISA {
 namespace {
 
-// v - mean, and 0 in the lanes past the end of a row.
-inline vf centred(vf v, vf mean, int64_t n) {
-  vf d = v - mean;
-  if (n >= W) return d;
-  float t[W] = {};
-  vstore_n(t, d, n);
-  return vload(t);
-}
-
 struct Moments {
   float mean, rstd;
 };
@@ -20,13 +11,12 @@ struct Moments {
 // The variance from the differences: from the squares it would cancel where the mean is large.
 template <class X>
 Moments moments(const X* x, int64_t cols, float eps) {
-  vf sum = vzero(), squares = vzero();
-  for (int64_t j = 0; j < cols; j += W) sum = sum + vload_n(x + j, cols - j);
-  float mean = vsum(sum) / static_cast<float>(cols);
-  for (int64_t j = 0; j < cols; j += W) {
-    vf d = centred(vload_n(x + j, cols - j), vset(mean), cols - j);
-    squares = vfma(d, d, squares);
-  }
+  float mean = vsum(sum_vectors(cols, [=](int64_t j, auto n, vf sum) { return sum + vload_n(x + j, n); })) /
+               static_cast<float>(cols);
+  vf squares = sum_vectors(cols, [=](int64_t j, auto n, vf sum) {
+    vf d = vfirst(vload_n(x + j, n) - vset(mean), n, 0.0f);
+    return vfma(d, d, sum);
+  });
   return Moments{mean, 1.0f / __builtin_sqrtf(vsum(squares) / static_cast<float>(cols) + eps)};
 }
 
@@ -36,37 +26,44 @@ inline void keep(const View& v, int64_t i, float value) {
 
 inline float kept(const View& v, int64_t i) { return static_cast<const float*>(v.data)[i * v.strides[0]]; }
 
-template <class DX, class DY, class X>
-void backward_row(const LayernormBackwardArgs* a, int64_t i, float* dw, float* db) {
+// A row of the backward pass: dx = r (g - m - hat c).
+struct Row {
+  float mean, r, m, c;
+};
+
+template <class DY, class X>
+Row row_sums(const LayernormBackwardArgs* a, int64_t i) {
   const X* x = row_of<const X>(a->x, i);
   const DY* dy = row_of<const DY>(a->dout, i);
-  DX* dx = row_of<DX>(a->dx, i);
   const float* w = static_cast<const float*>(a->weight.data);
-  vf mean = vset(kept(a->mean, i)), r = vset(kept(a->rstd, i)), sum = vzero(), dot = vzero();
-  for (int64_t j = 0; j < a->cols; j += W) {
-    int64_t n = a->cols - j;
-    vf hat = (vload_n(x + j, n) - mean) * r, d = vload_n(dy + j, n), g = d * vload_n(w + j, n);
-    sum = sum + g;  // past the end of a row d and w are 0
-    dot = vfma(g, hat, dot);
-    put(dw + j, d * hat, n, true);
-    put(db + j, d, n, true);
-  }
-  float size = static_cast<float>(a->cols);
-  vf m = vset(vsum(sum) / size), c = vset(vsum(dot) / size);
-  for (int64_t j = 0; j < a->cols; j += W) {
-    int64_t n = a->cols - j;
-    vf hat = (vload_n(x + j, n) - mean) * r, g = vload_n(dy + j, n) * vload_n(w + j, n);
-    put(dx + j, (g - m - hat * c) * r, n, a->dx.accumulate);
-  }
+  Row row{kept(a->mean, i), kept(a->rstd, i), 0.0f, 0.0f};
+  vf mean = vset(row.mean), r = vset(row.r);  // past the end of a row dy and w are 0
+  vf sum =
+      sum_vectors(a->cols, [=](int64_t j, auto n, vf s) { return vfma(vload_n(dy + j, n), vload_n(w + j, n), s); });
+  vf dot = sum_vectors(a->cols, [=](int64_t j, auto n, vf s) {
+    return vfma(vload_n(dy + j, n) * vload_n(w + j, n), (vload_n(x + j, n) - mean) * r, s);
+  });
+  row.m = vsum(sum) / static_cast<float>(a->cols), row.c = vsum(dot) / static_cast<float>(a->cols);
+  return row;
 }
 
-// out (cols) gets or is added the sum of rows `step` apart.
-void add_up(const View& out, const float* partial, int64_t rows, int64_t step, int64_t cols) {
-  for (int64_t j = 0; j < cols; j += W) {
-    vf sum = vzero();
-    for (int64_t i = 0; i < rows; ++i) sum = sum + vload_n(partial + i * step + j, cols - j);
-    put(static_cast<float*>(out.data) + j, sum, cols - j, out.accumulate);
-  }
+// R rows: dx, and their part of dweight and dbias in order.
+template <int R, class DX, class DY, class X>
+void backward_rows(const LayernormBackwardArgs* a, int64_t first, float* dw, float* db) {
+  Row row[R];
+  for (int i = 0; i < R; ++i) row[i] = row_sums<DY, X>(a, first + i);
+  const float* w = static_cast<const float*>(a->weight.data);
+  each_vector(a->cols, [&](int64_t j, auto n) {
+    vf wj = vload_n(w + j, n), dwj = vload_n(dw + j, n), dbj = vload_n(db + j, n);
+    for (int i = 0; i < R; ++i) {
+      vf r = vset(row[i].r), d = vload_n(row_of<const DY>(a->dout, first + i) + j, n);
+      vf hat = (vload_n(row_of<const X>(a->x, first + i) + j, n) - vset(row[i].mean)) * r;
+      dwj = vfma(d, hat, dwj), dbj = dbj + d;
+      vf g = vfma(hat, vset(-row[i].c), vfma(d, wj, vset(-row[i].m)));
+      put(row_of<DX>(a->dx, first + i) + j, g * r, n, a->dx.accumulate);
+    }
+    vstore_n(dw + j, dwj, n), vstore_n(db + j, dbj, n);
+  });
 }
 
 int64_t chunks_of(const LayernormBackwardArgs* a) { return (a->rows + kRowChunk - 1) / kRowChunk; }
@@ -92,11 +89,13 @@ Status layernorm_forward(Context* ctx, const LayernormForwardArgs* a) {
           Moments m = moments(x, a->cols, a->eps);
           keep(a->mean, i, m.mean);
           keep(a->rstd, i, m.rstd);
-          for (int64_t j = 0; j < a->cols; j += W) {
-            int64_t n = a->cols - j;
-            vf hat = (vload_n(x + j, n) - vset(m.mean)) * vset(m.rstd);
-            put(y + j, vfma(hat, vload_n(w + j, n), b ? vload_n(b + j, n) : vzero()), n, a->out.accumulate);
-          }
+          auto each = [=](auto bias) {
+            each_vector(a->cols, [=](int64_t j, auto n) {
+              vf hat = (vload_n(x + j, n) - vset(m.mean)) * vset(m.rstd);
+              put(y + j, vfma(hat, vload_n(w + j, n), bias(j, n)), n, a->out.accumulate);
+            });
+          };
+          b ? each([=](int64_t j, auto n) { return vload_n(b + j, n); }) : each([=](int64_t, auto) { return vzero(); });
         }
       });
       return Status::ok;
@@ -121,16 +120,20 @@ Status layernorm_backward(Context* ctx, const LayernormBackwardArgs* a) {
         for_rows(ctx, a->rows, kRowChunk, [=](int64_t first, int64_t last) {
           float* dw = partial + first / kRowChunk * 2 * a->cols;
           for (int64_t j = 0; j < 2 * a->cols; ++j) dw[j] = 0.0f;
-          for (int64_t i = first; i < last; ++i)
-            backward_row<decltype(out), decltype(dy), decltype(in)>(a, i, dw, dw + a->cols);
+          using DX = decltype(out);
+          using DY = decltype(dy);
+          using X = decltype(in);
+          int64_t i = first;
+          for (; i + 4 <= last; i += 4) backward_rows<4, DX, DY, X>(a, i, dw, dw + a->cols);
+          for (; i < last; ++i) backward_rows<1, DX, DY, X>(a, i, dw, dw + a->cols);
         });
         return Status::ok;
       });
     });
   });
   if (s != Status::ok) return s;
-  add_up(a->dweight, partial, chunks_of(a), 2 * a->cols, a->cols);
-  if (a->dbias.data) add_up(a->dbias, partial + a->cols, chunks_of(a), 2 * a->cols, a->cols);
+  add_up(ctx, a->dweight, partial, chunks_of(a), 2 * a->cols, a->cols);
+  if (a->dbias.data) add_up(ctx, a->dbias, partial + a->cols, chunks_of(a), 2 * a->cols, a->cols);
   return Status::ok;
 }
 

@@ -5,31 +5,46 @@ namespace gristmill::GM_ISA {
 namespace {
 
 template <class T>
-vf gather(const T* p, int64_t stride, int64_t n, float rest) {
-  float t[W];
-  for (int64_t l = 0; l < W; ++l) t[l] = rest;
-  if (stride == 1 && n >= W) return vload(p);
-  T in[W] = {};
-  for (int64_t l = 0; l < (n < W ? n : W); ++l) in[l] = p[l * stride];
-  float wide[W];
-  vstore(wide, vload(in));
-  for (int64_t l = 0; l < (n < W ? n : W); ++l) t[l] = wide[l];
+vf gather(const T* p, int64_t stride, int64_t n) {
+  T t[W] = {};
+  for (int64_t l = 0; l < (n < W ? n : W); ++l) t[l] = p[l * stride];
   return vload(t);
+}
+
+// f(acc, v) over the vectors of a row, `rest` in the lanes past its end.
+template <class T, class F>
+__attribute__((flatten)) inline vf fold_row(const T* x, int64_t stride, int64_t n, float rest, F f) {
+  vf acc = vset(rest);
+  if (stride != 1) {
+    for (int64_t j = 0; j < n; j += W) acc = f(acc, vfirst(gather(x + j * stride, stride, n - j), n - j, rest));
+    return acc;
+  }
+  each_vector(n, [&](int64_t j, auto w) { acc = f(acc, vfirst(vload_n(x + j, w), w, rest)); });
+  return acc;
+}
+
+// Four chains: one would wait for each comparison. What is largest does not depend on the order.
+template <class T>
+float largest(const T* x, int64_t stride, int64_t n) {
+  auto step = [](vf acc, vf v) { return vmaximum(v, acc); };
+  int64_t quarter = stride == 1 ? n / (4 * W) * W : 0, done = 4 * quarter;
+  vf acc[4];
+  for (vf& v : acc) v = vset(-INFINITY);
+  for (int64_t j = 0; j < quarter; j += W)
+    for (int k = 0; k < 4; ++k) acc[k] = step(acc[k], vload(x + 4 * j + k * W));
+  vf rest = fold_row(x + done * stride, stride, n - done, -INFINITY, step);
+  float lanes[W];
+  vstore(lanes, step(step(step(acc[0], acc[1]), step(acc[2], acc[3])), rest));
+  for (int l = 1; l < W; ++l) lanes[0] = maximum(lanes[0], lanes[l]);
+  return lanes[0];
 }
 
 template <class T>
 float partial(const T* x, int64_t stride, int64_t n, Reduce op) {
-  float none = op == Reduce::max ? -INFINITY : 0.0f;
-  vf acc = vset(none);
-  for (int64_t j = 0; j < n; j += W) {
-    vf v = gather(x + j * stride, stride, n - j, none);
-    acc = op == Reduce::max ? vmaximum(v, acc) : op == Reduce::sum_of_squares ? vfma(v, v, acc) : acc + v;
-  }
-  if (op != Reduce::max) return vsum(acc);
-  float lanes[W];
-  vstore(lanes, acc);
-  for (int l = 1; l < W; ++l) lanes[0] = maximum(lanes[0], lanes[l]);
-  return lanes[0];
+  if (op == Reduce::max) return largest(x, stride, n);
+  if (op == Reduce::sum_of_squares)
+    return vsum(fold_row(x, stride, n, 0.0f, [](vf acc, vf v) { return vfma(v, v, acc); }));
+  return vsum(fold_row(x, stride, n, 0.0f, [](vf acc, vf v) { return acc + v; }));
 }
 
 // The sums of up to 16 neighbouring columns, each with the lanes and the tree of `partial`: the same bits, read along

@@ -2,6 +2,34 @@
 #include "cpu/rows.h"
 
 namespace gristmill::GM_ISA {
+namespace {
+
+// R rows: dx = r (w dy - x c), and their part of dweight in order.
+template <int R, class DX, class DY, class X>
+void backward_rows(const RmsnormBackwardArgs* a, int64_t first, float* dw) {
+  const float* w = static_cast<const float*>(a->weight.data);
+  float r[R], c[R];
+  for (int i = 0; i < R; ++i) {
+    const X* x = row_of<const X>(a->x, first + i);
+    const DY* dy = row_of<const DY>(a->dout, first + i);
+    vf dot = sum_vectors(a->cols, [=](int64_t j, auto n, vf s) {
+      return vfma(vload_n(dy + j, n) * vload_n(w + j, n), vload_n(x + j, n), s);
+    });
+    r[i] = static_cast<const float*>(a->rstd.data)[(first + i) * a->rstd.strides[0]];
+    c[i] = vsum(dot) / static_cast<float>(a->cols) * r[i] * r[i];
+  }
+  each_vector(a->cols, [&](int64_t j, auto n) {
+    vf wj = vload_n(w + j, n), dwj = vload_n(dw + j, n);
+    for (int i = 0; i < R; ++i) {
+      vf x = vload_n(row_of<const X>(a->x, first + i) + j, n), d = vload_n(row_of<const DY>(a->dout, first + i) + j, n);
+      dwj = vfma(d, x * vset(r[i]), dwj);
+      put(row_of<DX>(a->dx, first + i) + j, vfma(x, vset(-c[i]), d * wj) * vset(r[i]), n, a->dx.accumulate);
+    }
+    vstore_n(dw + j, dwj, n);
+  });
+}
+
+}  // namespace
 
 int64_t rmsnorm_forward_workspace(const RmsnormForwardArgs*, int32_t) { return 0; }
 
@@ -17,17 +45,15 @@ Status rmsnorm_forward(Context* ctx, const RmsnormForwardArgs* a) {
         for (int64_t i = first; i < last; ++i) {
           const X* x = row_of<const X>(a->x, i);
           Y* y = row_of<Y>(a->out, i);
-          vf squares = vzero();
-          for (int64_t j = 0; j < a->cols; j += W) {
-            vf v = vload_n(x + j, a->cols - j);
-            squares = vfma(v, v, squares);
-          }
+          vf squares = sum_vectors(a->cols, [=](int64_t j, auto n, vf sum) {
+            vf v = vload_n(x + j, n);
+            return vfma(v, v, sum);
+          });
           float r = 1.0f / __builtin_sqrtf(vsum(squares) / static_cast<float>(a->cols) + a->eps);
           if (a->rstd.data) static_cast<float*>(a->rstd.data)[i * a->rstd.strides[0]] = r;
-          for (int64_t j = 0; j < a->cols; j += W) {
-            int64_t n = a->cols - j;
+          each_vector(a->cols, [=](int64_t j, auto n) {
             put(y + j, vload_n(x + j, n) * vset(r) * vload_n(w + j, n), n, a->out.accumulate);
-          }
+          });
         }
       });
       return Status::ok;
@@ -53,42 +79,18 @@ Status rmsnorm_backward(Context* ctx, const RmsnormBackwardArgs* a) {
         using DY = decltype(dy_type);
         using DX = decltype(out);
         for_rows(ctx, a->rows, kRowChunk, [=](int64_t first, int64_t last) {
-          const float* w = static_cast<const float*>(a->weight.data);
           float* dw = partial + first / kRowChunk * a->cols;
           for (int64_t j = 0; j < a->cols; ++j) dw[j] = 0.0f;
-          for (int64_t i = first; i < last; ++i) {
-            const X* x = row_of<const X>(a->x, i);
-            const DY* dy = row_of<const DY>(a->dout, i);
-            DX* dx = row_of<DX>(a->dx, i);
-            float r = static_cast<const float*>(a->rstd.data)[i * a->rstd.strides[0]];
-            vf dot = vzero();
-            for (int64_t j = 0; j < a->cols; j += W) {
-              int64_t n = a->cols - j;
-              vf v = vload_n(x + j, n), d = vload_n(dy + j, n);
-              dot = vfma(d * vload_n(w + j, n), v, dot);
-              put(dw + j, d * v * vset(r), n, true);
-            }
-            vf c = vset(vsum(dot) / static_cast<float>(a->cols) * r * r);
-            for (int64_t j = 0; j < a->cols; j += W) {
-              int64_t n = a->cols - j;
-              vf g = vload_n(dy + j, n) * vload_n(w + j, n) - vload_n(x + j, n) * c;
-              put(dx + j, g * vset(r), n, a->dx.accumulate);
-            }
-          }
+          int64_t i = first;
+          for (; i + 4 <= last; i += 4) backward_rows<4, DX, DY, X>(a, i, dw);
+          for (; i < last; ++i) backward_rows<1, DX, DY, X>(a, i, dw);
         });
         return Status::ok;
       });
     });
   });
   if (s != Status::ok) return s;
-  int64_t chunks = (a->rows + kRowChunk - 1) / kRowChunk;
-  float* dw = static_cast<float*>(a->dweight.data);
-  for (int64_t j = 0; j < a->cols; j += W) {
-    int64_t n = a->cols - j;
-    vf sum = vzero();
-    for (int64_t c = 0; c < chunks; ++c) sum = sum + vload_n(partial + c * a->cols + j, n);
-    put(dw + j, sum, n, a->dweight.accumulate);
-  }
+  add_up(ctx, a->dweight, partial, (a->rows + kRowChunk - 1) / kRowChunk, a->cols, a->cols);
   return Status::ok;
 }
 

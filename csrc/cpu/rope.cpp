@@ -10,20 +10,22 @@ float get(const uint16_t* p) { return bf16_to_f32(*p); }
 template <class T>
 void turn(const RopeArgs* a, T* out, const T* x, const float* c, const float* s) {
   int64_t half = a->D / 2;
-  for (int64_t i = 0; i < half; i += W) {
-    int64_t n = half - i;
+  vf sign = vset(a->inverse ? -1.0f : 1.0f);
+  auto each = [=](auto pair) {
+    each_vector(half, [=](int64_t i, auto n) {
+      vf x0, x1, cv = vload_n(c + i, n), sv = vload_n(s + i, n) * sign;
+      pair(i, n, x0, x1);
+      put(out + i, x0 * cv - x1 * sv, n, a->out.accumulate);
+      put(out + half + i, x1 * cv + x0 * sv, n, a->out.accumulate);
+    });
+  };
+  if (!a->interleaved)
+    return each([=](int64_t i, auto n, vf& x0, vf& x1) { x0 = vload_n(x + i, n), x1 = vload_n(x + half + i, n); });
+  each([=](int64_t i, int64_t n, vf& x0, vf& x1) {
     float lo[W] = {}, hi[W] = {};
-    vf x0, x1;
-    if (a->interleaved) {
-      for (int64_t l = 0; l < (n < W ? n : W); ++l) lo[l] = get(x + 2 * (i + l)), hi[l] = get(x + 2 * (i + l) + 1);
-      x0 = vload(lo), x1 = vload(hi);
-    } else {
-      x0 = vload_n(x + i, n), x1 = vload_n(x + half + i, n);
-    }
-    vf cv = vload_n(c + i, n), sv = a->inverse ? -vload_n(s + i, n) : vload_n(s + i, n);
-    put(out + i, x0 * cv - x1 * sv, n, a->out.accumulate);
-    put(out + half + i, x1 * cv + x0 * sv, n, a->out.accumulate);
-  }
+    for (int64_t l = 0; l < n; ++l) lo[l] = get(x + 2 * (i + l)), hi[l] = get(x + 2 * (i + l) + 1);
+    x0 = vload(lo), x1 = vload(hi);
+  });
 }
 
 }  // namespace
