@@ -114,6 +114,14 @@ struct Context {
   F(View, dweight, "(V, cols) f32, last stride 1") F(View, dout, "(rows, cols) f32|bf16, last stride 1") F(View, ids, "(rows) i32") \
   F(int64_t, rows, "") F(int64_t, cols, "") F(int64_t, V, "")
 
+#define GM_SOFTMAX_FORWARD(F) \
+  F(View, out, "(rows, cols) f32|bf16, last stride 1; a row of nothing but -inf gives 0") F(View, x, "(rows, cols) f32|bf16, last stride 1") \
+  F(int64_t, rows, "") F(int64_t, cols, "")
+
+#define GM_SOFTMAX_BACKWARD(F) \
+  F(View, dx, "(rows, cols)") F(View, dout, "(rows, cols)") F(View, out, "(rows, cols) from the forward pass") \
+  F(int64_t, rows, "") F(int64_t, cols, "")
+
 #define GM_CROSS_ENTROPY_FORWARD(F) \
   F(View, losses, "(rows) f32, 0 where the target is ignored") F(View, lse, "(rows) f32, kept for backward; may be null; never added to") \
   F(View, logits, "(rows, V) f32|bf16, last stride 1") F(View, targets, "(rows) i32; below 0: ignored") \
@@ -182,6 +190,8 @@ struct Context {
   X(rope,                 ROPE,                 RopeArgs,                 "") \
   X(embedding_forward,    EMBEDDING_FORWARD,    EmbeddingForwardArgs,     "") \
   X(embedding_backward,   EMBEDDING_BACKWARD,   EmbeddingBackwardArgs,    "") \
+  X(softmax_forward,      SOFTMAX_FORWARD,      SoftmaxForwardArgs,       "") \
+  X(softmax_backward,     SOFTMAX_BACKWARD,     SoftmaxBackwardArgs,      "") \
   X(cross_entropy_forward,  CROSS_ENTROPY_FORWARD,  CrossEntropyForwardArgs,  "") \
   X(cross_entropy_backward, CROSS_ENTROPY_BACKWARD, CrossEntropyBackwardArgs, "") \
   X(linear_cross_entropy, LINEAR_CROSS_ENTROPY, LinearCrossEntropyArgs,   "matmul cross_entropy_forward cross_entropy_backward") \

@@ -21,12 +21,19 @@ inline float exp_of(float x) { return first_lane(vexp(vset(x))); }
 // exp(-inf - shift) is 0 even where there is nothing but -inf.
 inline float shift_of(float top) { return top == -INFINITY ? 0.0f : top; }
 
+// NaN is not told from the others: exp(NaN - largest) is.
+template <class T>
+inline float largest_of(const T* x, int64_t n) {
+  vf best = vset(-INFINITY);
+  each_vector(n, [&](int64_t j, auto w) { best = vmax(best, vfirst(vload_n(x + j, w), w, -INFINITY)); });
+  return vhmax(best);
+}
+
 // Of at most kLossColumns elements.
 template <class T>
 inline LogSum log_sum_of(const T* x, int64_t n) {
-  vf best = vset(-INFINITY), sum = vzero();
-  each_vector(n, [&](int64_t j, auto w) { best = vmax(best, vfirst(vload_n(x + j, w), w, -INFINITY)); });
-  float top = vhmax(best);
+  vf sum = vzero();
+  float top = largest_of(x, n);
   vf shift = vset(shift_of(top));
   each_vector(n, [&](int64_t j, auto w) { sum = sum + vfirst(vexp(vload_n(x + j, w) - shift), w, 0.0f); });
   return LogSum{top, vsum(sum)};

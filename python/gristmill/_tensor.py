@@ -245,6 +245,12 @@ class Tensor:
     def square(self) -> Tensor:
         return self._unary("square")
 
+    def softmax(self, dim: int = -1) -> Tensor:
+        """exp(x) / sum(exp(x)) over the last dimension (ops.softmax)."""
+        from gristmill.ops.softmax import softmax
+
+        return softmax(self, dim)
+
     def __matmul__(self, other: Tensor) -> Tensor:
         from gristmill.ops.matmul import matmul
 

@@ -27,6 +27,7 @@ from gristmill.ops import (
     rmsnorm,
     rope,
     silu,
+    softmax,
     swiglu,
 )
 
@@ -108,6 +109,12 @@ OPS: dict[str, tuple[Twin, Twin, Twin, list[tuple[int, ...]]]] = {
         silu.silu,
         silu.reference_forward,
         lambda d, x: (silu.reference_backward(d, x),),
+        [(2, 3, 20)],
+    ),
+    "softmax": (
+        softmax.softmax,
+        softmax.reference_forward,
+        lambda d, x: (softmax.reference_backward(d, softmax.reference_forward(x)),),
         [(2, 3, 20)],
     ),
     "swiglu": (

@@ -11,6 +11,7 @@ from gristmill.ops.matmul import linear, matmul
 from gristmill.ops.rmsnorm import rmsnorm as rms_norm
 from gristmill.ops.rope import rope
 from gristmill.ops.silu import silu
+from gristmill.ops.softmax import softmax
 from gristmill.ops.swiglu import swiglu
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "rms_norm",
     "rope",
     "silu",
+    "softmax",
     "swiglu",
 ]

@@ -1,0 +1,69 @@
+// exp(x) / sum(exp(x)) of each row, in float32. A row of nothing but -inf gives 0.
+#include "cpu/softmax.h"
+
+namespace gristmill::GM_ISA {
+namespace {
+
+template <class Y, class X>
+void forward_row(Y* y, const X* x, int64_t cols, bool add) {
+  // float32 keeps the exponentials in the result until their sum is known; others are computed twice
+  constexpr bool kKeep = std::is_same_v<Y, float>;
+  vf shift = vset(shift_of(largest_of(x, cols)));
+  vf sum = sum_vectors(cols, [=](int64_t j, auto n, vf s) {
+    vf e = vfirst(vexp(vload_n(x + j, n) - shift), n, 0.0f);
+    if constexpr (kKeep)
+      if (!add) vstore_n(y + j, e, n);
+    return s + e;
+  });
+  float total = vsum(sum);
+  vf scale = vset(total == 0.0f ? 0.0f : 1.0f / total);
+  if (kKeep && !add)
+    return each_vector(cols, [=](int64_t j, auto n) { vstore_n(y + j, vload_n(y + j, n) * scale, n); });
+  each_vector(cols, [=](int64_t j, auto n) { put(y + j, vexp(vload_n(x + j, n) - shift) * scale, n, add); });
+}
+
+// dx = y (dy - sum(y dy))
+template <class T>
+void backward_row(T* dx, const T* dy, const T* y, int64_t cols, bool add) {
+  vf dot = sum_vectors(cols, [=](int64_t j, auto n, vf s) { return vfma(vload_n(dy + j, n), vload_n(y + j, n), s); });
+  vf mean = vset(vsum(dot));
+  each_vector(cols, [=](int64_t j, auto n) { put(dx + j, vload_n(y + j, n) * (vload_n(dy + j, n) - mean), n, add); });
+}
+
+int64_t rows_each(int64_t cols) { return cols >= kTask || cols == 0 ? 1 : kTask / cols; }
+
+}  // namespace
+
+int64_t softmax_forward_workspace(const SoftmaxForwardArgs*, int32_t) { return 0; }
+int64_t softmax_backward_workspace(const SoftmaxBackwardArgs*, int32_t) { return 0; }
+
+Status softmax_forward(Context* ctx, const SoftmaxForwardArgs* a) {
+  if (!unit_stride(1, a->cols, {a->out, a->x})) return Status::unsupported;
+  return by_type(a->x.dtype, [&](auto in) {
+    return by_type(a->out.dtype, [&](auto out) {
+      for_rows(ctx, a->rows, rows_each(a->cols), [=](int64_t first, int64_t last) {
+        for (int64_t i = first; i < last; ++i)
+          forward_row(row_of<decltype(out)>(a->out, i), row_of<const decltype(in)>(a->x, i), a->cols,
+                      a->out.accumulate);
+      });
+      return Status::ok;
+    });
+  });
+}
+
+Status softmax_backward(Context* ctx, const SoftmaxBackwardArgs* a) {
+  DType t = a->out.dtype;
+  if (a->dx.dtype != t || a->dout.dtype != t) return Status::unsupported;
+  if (!unit_stride(1, a->cols, {a->dx, a->dout, a->out})) return Status::unsupported;
+  return by_type(t, [&](auto type) {
+    using T = decltype(type);
+    for_rows(ctx, a->rows, rows_each(a->cols), [=](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i)
+        backward_row(row_of<T>(a->dx, i), row_of<const T>(a->dout, i), row_of<const T>(a->out, i), a->cols,
+                     a->dx.accumulate);
+    });
+    return Status::ok;
+  });
+}
+
+}  // namespace gristmill::GM_ISA
