@@ -16,7 +16,6 @@ constexpr int64_t kLanes = 16;             // virtual lanes of every horizontal 
 constexpr int64_t kReduceChunk = 16384;    // elements per partial sum of a long reduction
 constexpr int64_t kRowChunk = 64;          // rows per partial sum of weight gradients (norms)
 constexpr int64_t kAttentionKeys = 256;    // keys per block of the softmax
-constexpr int64_t kAttentionQueries = 64;  // queries per block of the backward pass
 constexpr int64_t kLossColumns = 4096;     // logits of a row per partial log-sum-exp
 
 struct Context {

@@ -77,13 +77,7 @@ struct Forward {
       constexpr int R = rows.value;
       float* q = s.q + skipped * kStride;
       int64_t keys = smaller(s.keys + skipped * s.step - k0, KB), most = smaller(keys + (R - 1) * s.step, KB);
-      for (int64_t j = 0; j < most; j += kPanel) {
-        const float* panel = block + j * n.items;
-        if (most - j > W)
-          score_tile<M, R, kVectors>(scores + j, q, panel, n.items);
-        else
-          score_tile<M, R, 1>(scores + j, q, panel, n.items);
-      }
+      score_rows<M, kStride, R>(scores, q, block, n.items, most);
       RowState* state = s.state + skipped;
       float top[W] = {}, fresh_top[W] = {}, old[W], fresh[W], sum[R][W];
       for (int r = 0; r < R; ++r) {
@@ -95,16 +89,13 @@ struct Forward {
         state[r].top = top[r];
         vstore(state[r].sum, vfma(vload(sum[r]), vset(fresh[r]), vload(state[r].sum) * vset(old[r])));
       }
-      Steps steps{most == keys ? ceil_div(keys, M::kEach) : keys / M::kEach, 0};
-      steps.stairs = ceil_div(most, M::kEach) - steps.shared;
+      Steps steps{s.step ? keys / M::kEach : ceil_div(keys, M::kEach), 0};
+      steps.last = ceil_div(most, M::kEach) - steps.shared;
       const float* values = block + KB * n.items;
       float* out = s.out + skipped * kStride;
-      for (int64_t d = 0; d < n.P;) {
-        bool wide = n.P - d >= kPanel;
-        wide ? value_tile<M, R, kVectors>(out + d, scores, values + d, n.P, steps, old, fresh)
-             : value_tile<M, R, 1>(out + d, scores, values + d, n.P, steps, old, fresh);
-        d += wide ? kPanel : W;
-      }
+      by_columns(n.P, [&](int64_t d, auto vectors) {
+        value_tile<M, R, vectors.value>(out + d, scores, values + d, n.P, steps, old, fresh);
+      });
     });
   }
 
@@ -124,8 +115,7 @@ struct Forward {
     Strip strips[kTogether / kRows + 2];
     int64_t made = 0, step = a->causal ? 1 : 0;
     for (int64_t t = 0; t < count; ++made) {
-      int64_t keys = seen(a, b, t0 + t), left = count - t, rows = ceil_div(left, ceil_div(left, kRows));
-      rows = (step && keys % 2 == 0) || left == 1 ? 1 : smaller((rows + 1) / 2 * 2, left / 2 * 2);
+      int64_t keys = seen(a, b, t0 + t), rows = strip_rows(count - t, step && keys % 2 == 0);
       strips[made] = {own->q + t * kStride, own->out + t * kStride, own->state + t, rows, keys, step};
       t += rows;
     }
@@ -183,7 +173,7 @@ struct Forward {
                  const F& partial) const {
     int64_t t = row % a->T, left = a->T == 1 ? group() - row : a->T - t;
     Strip s{own->q, own->out, own->state, 1, seen(a, b, t), a->T == 1 || !a->causal ? 0 : 1};
-    if (!s.step || s.keys % 2) s.rows = left == 1 ? 1 : smaller(left, kRows) / 2 * 2;
+    s.rows = strip_rows(left, s.step && s.keys % 2 == 0);
     auto head = [&](int64_t r) { return g * group() + (row + r) / a->T; };
     for (int64_t r = 0; r < s.rows; ++r) load_query(s, r, b, (row + r) % a->T, head(r));
     attend(s, own->scores, keys, block * KB);

@@ -1,199 +1,279 @@
-// Attention over blocks of keys with a running softmax; no (T, S) matrix exists. Dao, "FlashAttention-2", 2023.
-// A query's bits depend on its own keys alone: blocks start at key 0, and a key it may not see counts exactly nothing.
-#include "cpu/rows.h"
+// The backward pass of attention: probabilities come back from the forward pass's log-sum-exp, block by block.
+// Dao, "FlashAttention-2", 2023, algorithm 2. One head is one piece of work; its gradients are chains over queries or
+// keys in order, so blocks do not show in the bits. With P the probabilities, dP = dout v^T and delta = rowsum(dout
+// out): dS = P (dP - delta), dq = scale dS k, dk = scale dS^T q, dv = P^T dout.
+#include "cpu/attention_pack.h"
+#include "cpu/attention_softmax.h"
 
 namespace gristmill::GM_ISA {
 namespace {
 
-constexpr int64_t KB = 64, QB = kAttentionQueries, kMaxD = 256;
-#if defined(__AVX512F__)
-constexpr int kRows = 4, kVectors = 4;
-#else
-constexpr int kRows = 2, kVectors = 2;
-#endif
+constexpr int64_t kBlock = 128;      // queries, and keys, at a time
+constexpr int64_t kLd = kBlock + W;  // from row to row of a block of weights
+constexpr int64_t kSumRows = 256;    // keys of a piece of work when heads of a group are added up
 
 template <int R, int V>
-void small_tile(float* c, int64_t ldc, const float* a, int64_t ar, int64_t ak, const float* b, int64_t ldb, int64_t k) {
+[[gnu::always_inline]] inline void load_tile(vf (&acc)[R][V], const float* from, int64_t ld) {
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v) acc[r][v] = vload(from + r * ld + v * W);
+}
+template <int R, int V>
+[[gnu::always_inline]] inline void store_tile(float* to, int64_t ld, const vf (&acc)[R][V]) {
+  for (int r = 0; r < R; ++r)
+    for (int v = 0; v < V; ++v) vstore(to + r * ld + v * W, acc[r][v]);
+}
+
+// out[r] += rows[r] . values, where rows are of queries and see keys as Steps says.
+template <class M, int R, int V>
+void query_tile(float* out, int64_t ld, const float* rows, const float* values, Steps n) {
   vf acc[R][V];
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) acc[r][v] = vload(c + r * ldc + v * W);
-  for (int64_t i = 0; i < k; ++i) {
-    vf row[V];
-    for (int v = 0; v < V; ++v) row[v] = vload(b + i * ldb + v * W);
-    for (int r = 0; r < R; ++r)
-      for (int v = 0; v < V; ++v) acc[r][v] = vfma(vset(a[r * ar + i * ak]), row[v], acc[r][v]);
-  }
-  for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) vstore(c + r * ldc + v * W, acc[r][v]);
+  load_tile(acc, out, ld);
+  chain<M, kLd, 1>(acc, rows, values, ld, n.shared);
+  last_steps<M, kLd>(acc, rows + n.shared, values + n.shared * ld, ld, n.last);
+  store_tile(out, ld, acc);
 }
 
-// c (m, n) += a (m, k) b (k, n), n a multiple of 16; each element one chain over k.
-void product(float* c, int64_t ldc, const float* a, int64_t ar, int64_t ak, const float* b, int64_t ldb, int64_t m,
-             int64_t n, int64_t k) {
-  for (int64_t j = 0; j < n;) {
-    bool wide = n - j >= kVectors * W;
-    int64_t i = 0;
-    for (; i + kRows <= m; i += kRows)
-      wide ? small_tile<kRows, kVectors>(c + i * ldc + j, ldc, a + i * ar, ar, ak, b + j, ldb, k)
-           : small_tile<kRows, 1>(c + i * ldc + j, ldc, a + i * ar, ar, ak, b + j, ldb, k);
-    for (; i < m; ++i)
-      wide ? small_tile<1, kVectors>(c + i * ldc + j, ldc, a + i * ar, ar, ak, b + j, ldb, k)
-           : small_tile<1, 1>(c + i * ldc + j, ldc, a + i * ar, ar, ak, b + j, ldb, k);
-    j += wide ? kVectors * W : W;
+// The first items as a causal mask leaves them to rows of keys, in items from `from` to `to`: row r takes r numbers
+// less than row 0, which takes the first number of item 0 (a single row of Pairs: the second).
+template <class M, int R, int V, int k = 0>
+[[gnu::always_inline]] inline void first_steps(vf (&acc)[R][V], const float* a, const float* b, int64_t ldb, int64_t at,
+                                               int64_t to) {
+  constexpr int kSteps = M::kEach == 1 ? R - 1 : R == 1 ? 1 : R / 2;
+  if constexpr (k < kSteps) {
+    constexpr int kWhole = R == 1 ? 0 : k * M::kEach + 1;  // rows that take all of item k
+    if (at + k >= 0 && at + k < to) {
+      vf row[V];
+      for (int v = 0; v < V; ++v) row[v] = vload(b + (at + k) * ldb + v * W);
+      const float* weights = a + (at + k) * kLd;
+      for (int r = 0; r < kWhole; ++r)
+        for (int v = 0; v < V; ++v) acc[r][v] = M::madd(vset(weights[r]), row[v], acc[r][v]);
+      if constexpr (M::kEach == 2 && kWhole < R)
+        for (int v = 0; v < V; ++v)
+          acc[kWhole][v] = M::madd(vset(weights[kWhole]), M::second_only(row[v]), acc[kWhole][v]);
+    }
+    first_steps<M, R, V, k + 1>(acc, a, b, ldb, at, to);
   }
 }
 
-struct Span {
-  int64_t first, last;
+// Which items of a block of queries rows of keys take: `first_steps` from item `at`, all from item `shared` to `end`.
+struct Seen {
+  int64_t at, shared, end;
 };
 
-// The same where row i takes only the part span(i) of k, whose ends never fall from row to row: what lies outside may
-// be infinite, and 0 times that is NaN. Rows go together as far as they share k, so each element is the same chain.
+// out[r] += weights[.][r] . values, where rows are of keys and the sum goes over queries.
+template <class M, int R, int V>
+void key_tile(float* out, int64_t ld, const float* weights, const float* values, Seen n) {
+  vf acc[R][V];
+  load_tile(acc, out, ld);
+  if (n.at < n.shared) first_steps<M>(acc, weights, values, ld, n.at, smaller(n.shared, n.end));
+  int64_t from = larger(n.shared, 0);
+  chain<M, 1, kLd>(acc, weights + from * kLd, values + from * ld, ld, n.end - from);
+  store_tile(out, ld, acc);
+}
+
+// One block of queries.
+struct Block {
+  float q[kBlock * kStride], dout[kBlock * kStride];            // rows of items
+  float q_values[kBlock * kMaxD], dout_values[kBlock * kMaxD];  // items that run down the queries
+  float dq[kBlock * kMaxD];
+  float s[kRows * kLd], dp[kRows * kLd];                           // of one strip
+  float p[kBlock * kLd], ds[kBlock * kLd], ds_rows[kBlock * kLd];  // items down the queries, twice, and along the keys
+  float lse[kBlock], delta[kBlock];
+};
+
+template <class M, class T>
+struct Backward {
+  const AttentionBackwardArgs* a;
+  int64_t P, items, keys;  // padded D, items of D, keys rounded up to blocks
+  char* scratch;
+  float* partial;  // (B, H, 2, keys, P): gradients of keys and values by query head, null where each has its own
+  float c;
+
+  // Of each worker: the keys and values as panels, the keys as values, the gradients of both, one block.
+  int64_t panels() const { return keys * items; }
+  int64_t bytes() const {
+    return 4 * (2 * panels() + keys / M::kEach * P + 2 * keys * P) + static_cast<int64_t>(sizeof(Block));
+  }
+
+  // Keys k0.. of the block that query t sees.
+  int64_t visible(int64_t b, int64_t t, int64_t k0, int64_t count) const {
+    return t < a->T ? larger(smaller(seen(a, b, t) - k0, count), 0) : 0;
+  }
+
+  void load_queries(Block* w, int64_t b, int64_t h, int64_t t0, int64_t n) const {
+    for (int64_t i = 0; i < n; ++i) {
+      const T *y = at<const T>(a->out, b, t0 + i, h), *dy = at<const T>(a->dout, b, t0 + i, h);
+      pack_row<M>(w->q + i * kStride, at<const T>(a->q, b, t0 + i, h), a->D, false);
+      pack_row<M>(w->dout + i * kStride, dy, a->D, false);
+      vf dot = vzero();
+      for (int64_t d = 0; d < a->D; d += W) dot = vfma(vload_n(dy + d, a->D - d), vload_n(y + d, a->D - d), dot);
+      w->delta[i] = vsum(dot);
+      float lse = *lse_at(a->lse, b, h, t0 + i);
+      w->lse[i] = lse == -INFINITY ? 0.0f : lse * 1.44269504f;
+    }
+    pack_values<M>(w->q_values, at<const T>(a->q, b, t0, h), a->q.strides[1], n, a->D);
+    pack_values<M>(w->dout_values, at<const T>(a->dout, b, t0, h), a->dout.strides[1], n, a->D);
+    for (int64_t i = 0; i < n * P; i += W) vstore(w->dq + i, vzero());
+  }
+
+  // Scores and dP of rows i.. of the strip become P and dS; as many rows as an item holds.
+  void weigh_rows(Block* w, int64_t row, int64_t i, const int64_t* n) const {
+    int64_t most = M::kEach == 2 ? larger(n[0], n[1]) : n[0];
+    for (int64_t j = 0; j < most; j += W) {
+      vf p[M::kEach], ds[M::kEach];
+      for (int e = 0; e < M::kEach; ++e) {
+        int64_t in_strip = (i + e) * kLd + j, left = larger(n[e] - j, 0);
+        p[e] = vfirst(vexp2(vfma(vload(w->s + in_strip), vset(c), vset(-w->lse[row + e]))), left, 0.0f);
+        ds[e] = vfirst(p[e] * (vload(w->dp + in_strip) - vset(w->delta[row + e])), left, 0.0f);
+        if constexpr (M::kEach == 2) M::store(w->ds_rows + (row + e) * kLd + j / 2, ds[e]);
+      }
+      vstore(w->p + row / M::kEach * kLd + j, M::join(p));
+      vstore(w->ds + row / M::kEach * kLd + j, M::join(ds));
+    }
+  }
+
+  // P and dS of a block of queries and a block of keys, as far as they see each other.
+  void weigh_block(Block* w, const float* k, const float* v, int64_t b, int64_t t0, int64_t n, int64_t k0,
+                   int64_t count) const {
+    for (int64_t i = 0, rows; i < n; i += rows) {
+      rows = strip_rows(n - i, false);
+      int64_t most = visible(b, t0 + i + rows - 1, k0, count);
+      if (most > 0)
+        by_rows(rows, [&](auto r) {
+          score_rows<M, kLd, r.value>(w->s, w->q + i * kStride, k, items, most);
+          score_rows<M, kLd, r.value>(w->dp, w->dout + i * kStride, v, items, most);
+        });
+      for (int64_t r = 0; r < rows; r += M::kEach) {
+        int64_t sees[2] = {visible(b, t0 + i + r, k0, count), 0};
+        if (r + 1 < rows) sees[1] = visible(b, t0 + i + r + 1, k0, count);
+        weigh_rows(w, i + r, r, sees);
+      }
+    }
+  }
+
+  void to_queries(Block* w, const float* values, int64_t b, int64_t t0, int64_t n, int64_t k0, int64_t count) const {
+    const float* from = M::kEach == 2 ? w->ds_rows : w->ds;
+    for (int64_t i = 0, rows; i < n; i += rows) {
+      int64_t all = seen(a, b, t0 + i) - k0, least = visible(b, t0 + i, k0, count);
+      rows = all < 1 ? 1 : strip_rows(n - i, a->causal && all % 2 == 0);
+      if (all < 1) continue;
+      int64_t most = visible(b, t0 + i + rows - 1, k0, count);
+      Steps steps{a->causal ? least / M::kEach : ceil_div(least, M::kEach), 0};
+      steps.last = ceil_div(most, M::kEach) - steps.shared;
+      by_rows(rows, [&](auto r) {
+        by_columns(P, [&](int64_t d, auto vectors) {
+          query_tile<M, r.value, vectors.value>(w->dq + i * P + d, P, from + i * kLd, values + d, steps);
+        });
+      });
+    }
+  }
+
+  void to_keys(const Block* w, float* dk, float* dv, int64_t b, int64_t t0, int64_t n, int64_t k0,
+               int64_t count) const {
+    int64_t end = ceil_div(n, M::kEach);
+    for (int64_t j = 0, rows; j < count; j += rows) {
+      int64_t first = a->causal ? k0 + j + 1 - seen_first(a, b) - t0 : 0;  // query of the block that sees key j
+      rows = strip_rows(count - j, first % 2 != 0);
+      if (first >= n) break;
+      int64_t steps = rows == 1 ? first % 2 != 0 : rows / M::kEach;  // items that not all of them take
+      if (M::kEach == 1) steps = rows - 1;
+      Seen range{a->causal ? first - (first % M::kEach != 0) : 0, 0, end};
+      range.at /= M::kEach;
+      range.shared = a->causal ? range.at + steps : 0;
+      if (range.shared < 0) range.at = range.shared = 0;
+      by_rows(rows, [&](auto r) {
+        by_columns(P, [&](int64_t d, auto vectors) {
+          constexpr int R = r.value, V = vectors.value;
+          key_tile<M, R, V>(dv + j * P + d, P, w->p + j, w->dout_values + d, range);
+          key_tile<M, R, V>(dk + j * P + d, P, w->ds + j, w->q_values + d, range);
+        });
+      });
+    }
+  }
+
+  void head(char* own, int64_t b, int64_t h) const {
+    int64_t g = h / (a->H / a->G), most = smaller(seen(a, b, a->T - 1), a->S);
+    float *k = reinterpret_cast<float*>(own), *v = k + panels(), *values = v + panels();
+    float *dk = values + keys / M::kEach * P, *dv = dk + keys * P;
+    Block* w = reinterpret_cast<Block*>(dv + keys * P);
+    if (partial) dk = partial + (b * a->H + h) * 2 * keys * P, dv = dk + keys * P;
+    pack_panels<M>(k, at<const T>(a->k, b, 0, g), a->k.strides[1], most, a->D);
+    pack_panels<M>(v, at<const T>(a->v, b, 0, g), a->v.strides[1], most, a->D);
+    pack_values<M>(values, at<const T>(a->k, b, 0, g), a->k.strides[1], most, a->D);
+    for (int64_t i = 0; i < keys * P; i += W) vstore(dk + i, vzero()), vstore(dv + i, vzero());
+    for (int64_t t0 = 0; t0 < a->T; t0 += kBlock) {
+      int64_t n = smaller(a->T - t0, kBlock), last = seen(a, b, t0 + n - 1);
+      load_queries(w, b, h, t0, n);
+      for (int64_t k0 = 0; k0 < last; k0 += kBlock) {
+        int64_t count = smaller(last - k0, kBlock);
+        weigh_block(w, k + k0 * items, v + k0 * items, b, t0, n, k0, count);
+        to_queries(w, values + k0 / M::kEach * P, b, t0, n, k0, count);
+        to_keys(w, dk + k0 * P, dv + k0 * P, b, t0, n, k0, count);
+      }
+      for (int64_t i = 0; i < n; ++i) write(a->dq, b, t0 + i, h, w->dq + i * P, 1, 0, a->scale);
+    }
+    if (!partial) write_keys(dk, 1, b, g, 0, a->S);
+  }
+
+  // The sum of `heads` rows, `apart` from each other, times a factor.
+  void write(const View& to, int64_t b, int64_t t, int64_t h, const float* from, int64_t heads, int64_t apart,
+             float factor) const {
+    for (int64_t d = 0; d < a->D; d += W) {
+      vf sum = vload(from + d);
+      for (int64_t i = 1; i < heads; ++i) sum = sum + vload(from + i * apart + d);
+      put(at<T>(to, b, t, h) + d, sum * vset(factor), a->D - d, to.accumulate);
+    }
+  }
+  void write_keys(const float* dk, int64_t heads, int64_t b, int64_t g, int64_t first, int64_t last) const {
+    for (int64_t j = first; j < last; ++j) {
+      write(a->dk, b, j, g, dk + j * P, heads, 2 * keys * P, a->scale);
+      write(a->dv, b, j, g, dk + (keys + j) * P, heads, 2 * keys * P, 1.0f);
+    }
+  }
+
+  void run(Context* ctx) const {
+    share_out(ctx, a->B * a->H,
+              [&](int64_t worker, int64_t i) { head(scratch + worker * bytes(), i / a->H, i % a->H); });
+    if (!partial) return;
+    int64_t pieces = ceil_div(a->S, kSumRows), group = a->H / a->G;
+    share_out(ctx, a->B * a->G * pieces, [&](int64_t, int64_t i) {
+      int64_t first = i % pieces * kSumRows, g = i / pieces % a->G, b = i / pieces / a->G;
+      write_keys(partial + (b * a->H + g * group) * 2 * keys * P, group, b, g, first, smaller(first + kSumRows, a->S));
+    });
+  }
+};
+
 template <class F>
-void stairs(float* c, int64_t ldc, const float* a, int64_t ar, int64_t ak, const float* b, int64_t ldb, int64_t m,
-            int64_t n, const F& span) {
-  auto part = [=](int64_t row, int64_t rows, int64_t k0, int64_t k1) {
-    if (k0 < k1) product(c + row * ldc, ldc, a + row * ar + k0 * ak, ar, ak, b + k0 * ldb, ldb, rows, n, k1 - k0);
+auto by_arithmetic(const AttentionBackwardArgs* a, const F& f) {
+  int64_t P = padded(a->D), keys = ceil_div(a->S, kBlock) * kBlock;
+  auto make = [&](auto type, auto arithmetic) {
+    using M = decltype(arithmetic);
+    using Pass = Backward<M, decltype(type)>;
+    return f(Pass{a, P, ceil_div(a->D, M::kEach), keys, nullptr, nullptr, a->scale * 1.44269504f});
   };
-  for (int64_t i = 0; i < m; i += kRows) {
-    int64_t rows = m - i < kRows ? m - i : kRows;
-    Span shared{span(i + rows - 1).first, span(i).last};
-    for (int64_t r = 0; r < rows; ++r) part(i + r, 1, span(i + r).first, shared.first);
-    part(i, rows, shared.first, shared.last);
-    for (int64_t r = 0; r < rows; ++r) part(i + r, 1, shared.last, span(i + r).last);
-  }
+  return a->q.dtype == DType::bf16 ? make(uint16_t{}, ArithmeticOf<uint16_t>::Items{}) : make(float{}, Single{});
 }
 
-int64_t padded(int64_t d) { return (d + W - 1) / W * W; }
-
-template <class T>
-const T* at(const View& v, int64_t b, int64_t t, int64_t h) {
-  return static_cast<const T*>(v.data) + b * v.strides[0] + t * v.strides[1] + h * v.strides[2];
-}
-
-// Rows t0.. of one head as (n, padded D) float32; rows beyond `limit` are zero.
-template <class T>
-void gather(float* dst, const View& v, int64_t b, int64_t h, int64_t t0, int64_t n, int64_t limit, int64_t D) {
-  int64_t P = padded(D);
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t d = 0; d < P; d += W)
-      vstore(dst + i * P + d, t0 + i < limit && d < D ? vload_n(at<T>(v, b, t0 + i, h) + d, D - d) : vzero());
-}
-
-void transpose(float* dst, const float* src, int64_t D) {  // (KB, padded D) -> (D, KB)
-  int64_t P = padded(D);
-  for (int64_t j = 0; j < KB; ++j)
-    for (int64_t d = 0; d < D; ++d) dst[d * KB + j] = src[j * P + d];
-}
-
-template <class A>
-int64_t first_position(const A* a, int64_t b) {
-  return a->start.data ? static_cast<const int64_t*>(a->start.data)[b * a->start.strides[0]] : a->S - a->T;
-}
-
-// Number of keys query t sees.
-template <class A>
-int64_t seen(const A* a, int64_t b, int64_t t) {
-  int64_t n = a->causal ? first_position(a, b) + t + 1 : a->S;
-  return n < a->S ? n : a->S;
-}
-
-// How many keys of the block at k0 each of the queries t0.. sees; true when all see all of it.
-template <class A>
-bool visible_keys(const A* a, int64_t b, int64_t t0, int64_t n, int64_t k0, int64_t* visible) {
-  for (int64_t i = 0; i < n; ++i) {
-    int64_t v = seen(a, b, t0 + i) - k0;
-    visible[i] = v < 0 ? 0 : v < KB ? v : KB;
-  }
-  return visible[0] == KB;
-}
-
-// All of one key/value head: heads of its group in order, key blocks, query blocks; dq gathers in workspace.
-template <class T>
-void backward_group(const AttentionBackwardArgs* a, int64_t b, int64_t g, float* dq_all) {
-  int64_t D = a->D, P = padded(D), group = a->H / a->G;
-  alignas(64) float q[QB * kMaxD], dy[QB * kMaxD], k[KB * kMaxD], kt[kMaxD * KB], v[KB * kMaxD], vt[kMaxD * KB];
-  alignas(64) float dk[KB * kMaxD], dv[KB * kMaxD], s[QB * KB], ds[QB * KB];
-  int64_t visible[QB], from[KB];  // keys of the block that query i sees; first query that sees key j
-  for (int64_t i = 0; i < group * a->T * P; ++i) dq_all[i] = 0.0f;
-  int64_t keys = a->T > 0 ? seen(a, b, a->T - 1) : 0;
-  for (int64_t k0 = 0; k0 < a->S; k0 += KB) {
-    gather<T>(k, a->k, b, g, k0, KB, keys, D);
-    gather<T>(v, a->v, b, g, k0, KB, keys, D);
-    transpose(kt, k, D);
-    transpose(vt, v, D);
-    for (int64_t i = 0; i < KB * P; ++i) dk[i] = dv[i] = 0.0f;
-    for (int64_t h = g * group; h < (g + 1) * group; ++h)
-      for (int64_t t0 = 0; t0 < a->T; t0 += QB) {
-        int64_t n = a->T - t0 < QB ? a->T - t0 : QB;
-        if (seen(a, b, t0 + n - 1) <= k0) continue;
-        gather<T>(q, a->q, b, h, t0, n, a->T, D);
-        gather<T>(dy, a->dout, b, h, t0, n, a->T, D);
-        for (int64_t i = 0; i < n * KB; ++i) s[i] = ds[i] = 0.0f;
-        product(s, KB, q, P, 1, kt, KB, n, KB, D);
-        product(ds, KB, dy, P, 1, vt, KB, n, KB, D);
-        for (int64_t i = 0; i < n; ++i) {
-          const T* y = at<T>(a->out, b, t0 + i, h);
-          vf dot = vzero();
-          for (int64_t d = 0; d < D; d += W) dot = vfma(vload(dy + i * P + d), vload_n(y + d, D - d), dot);
-          vf delta = vset(vsum(dot)), scale = vset(a->scale);
-          const View& e = a->lse;
-          vf lse =
-              vset(static_cast<const float*>(e.data)[b * e.strides[0] + h * e.strides[1] + (t0 + i) * e.strides[2]]);
-          for (int64_t j = 0; j < KB; j += W) {
-            vf p = vexp(vload(s + i * KB + j) * scale - lse);
-            vstore(s + i * KB + j, p);
-            vstore(ds + i * KB + j, p * (vload(ds + i * KB + j) - delta) * scale);
-          }
-        }
-        float* dq = dq_all + ((h - g * group) * a->T + t0) * P;
-        if (visible_keys(a, b, t0, n, k0, visible)) {
-          product(dq, P, ds, KB, 1, k, P, n, P, KB);
-          product(dv, P, s, 1, KB, dy, P, KB, P, n);
-          product(dk, P, ds, 1, KB, q, P, KB, P, n);
-          continue;
-        }
-        for (int64_t j = 0, i = 0; j < KB; from[j++] = i)
-          while (i < n && visible[i] <= j) ++i;
-        auto queries = [&](int64_t j) { return Span{from[j], n}; };
-        stairs(dq, P, ds, KB, 1, k, P, n, P, [&](int64_t i) { return Span{0, visible[i]}; });
-        stairs(dv, P, s, 1, KB, dy, P, KB, P, queries);
-        stairs(dk, P, ds, 1, KB, q, P, KB, P, queries);
-      }
-    for (int64_t j = 0; j < KB && k0 + j < a->S; ++j)
-      for (int64_t d = 0; d < D; d += W) {
-        put(const_cast<T*>(at<T>(a->dk, b, k0 + j, g)) + d, vload(dk + j * P + d), D - d, a->dk.accumulate);
-        put(const_cast<T*>(at<T>(a->dv, b, k0 + j, g)) + d, vload(dv + j * P + d), D - d, a->dv.accumulate);
-      }
-  }
-  for (int64_t h = 0; h < group; ++h)
-    for (int64_t t = 0; t < a->T; ++t)
-      for (int64_t d = 0; d < D; d += W)
-        put(const_cast<T*>(at<T>(a->dq, b, t, g * group + h)) + d, vload(dq_all + (h * a->T + t) * P + d), D - d,
-            a->dq.accumulate);
-}
-
-template <class A>
-bool supported(const A* a, std::initializer_list<View> views) {
-  for (const View& v : views)
-    if (v.dtype != a->q.dtype) return false;
-  return unit_stride(3, a->D, views) && a->D <= kMaxD && a->G > 0 && a->H % a->G == 0;
+// Bytes of the gradients by query head, where several share a key/value head.
+int64_t partial_bytes(const AttentionBackwardArgs* a) {
+  return a->H == a->G ? 0 : a->B * a->H * 2 * ceil_div(a->S, kBlock) * kBlock * padded(a->D) * 4;
 }
 
 }  // namespace
 
-int64_t attention_backward_workspace(const AttentionBackwardArgs* a, int32_t) {
-  return a->B * a->H * a->T * padded(a->D) * 4;
+int64_t attention_backward_workspace(const AttentionBackwardArgs* a, int32_t threads) {
+  return by_arithmetic(a, [&](auto pass) { return partial_bytes(a) + larger(threads, 1) * pass.bytes(); });
 }
 
 Status attention_backward(Context* ctx, const AttentionBackwardArgs* a) {
   if (!supported(a, {a->dq, a->dk, a->dv, a->dout, a->q, a->k, a->v, a->out})) return Status::unsupported;
-  if (ctx->workspace_bytes < attention_backward_workspace(a, 1)) return Status::workspace;
-  float* dq = static_cast<float*>(ctx->workspace);
-  return by_type(a->q.dtype, [&](auto type) {
-    using T = decltype(type);
-    int64_t each = a->H / a->G * a->T * padded(a->D);
-    for_rows(ctx, a->B * a->G, 1, [=](int64_t i, int64_t) { backward_group<T>(a, i / a->G, i % a->G, dq + i * each); });
+  if (a->q.dtype != DType::f32 && a->q.dtype != DType::bf16) return Status::unsupported;
+  if (ctx->workspace_bytes < attention_backward_workspace(a, ctx->threads)) return Status::workspace;
+  return by_arithmetic(a, [&](auto pass) {
+    int64_t partial = partial_bytes(a);
+    pass.scratch = static_cast<char*>(ctx->workspace) + partial;
+    pass.partial = partial ? static_cast<float*>(ctx->workspace) : nullptr;
+    pass.run(ctx);
     return Status::ok;
   });
 }

@@ -25,6 +25,7 @@ struct Single {
   static constexpr int kEach = 1;  // numbers in an item
   static vf madd(vf a, vf b, vf c) { return vfma(a, b, c); }
   static void store(float* items, vf x) { vstore(items, x); }
+  static vf join(const vf* x) { return x[0]; }
   static vf negate(vf items) { return -items; }
   template <class T>
   static vf along(const T* p, int64_t n) {
@@ -43,12 +44,21 @@ struct Pairs {
   static void store(float* items, vf x) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(items), (__m256i)_mm512_cvtneps_pbh(x.r[0]));
   }
+  // Lane by lane the two numbers of an item.
+  static vf join(const vf* x) {
+    __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x[0].r[0]));
+    __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x[1].r[0]));
+    return bits(_mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+  }
   static vf negate(vf items) {
     return bits(_mm512_xor_si512(_mm512_castps_si512(items.r[0]), _mm512_set1_epi16(-0x8000)));
   }
   // The first of each pair alone: its partner may be infinite, and 0 times that is NaN.
   static vf first_only(vf items) {
     return bits(_mm512_and_si512(_mm512_castps_si512(items.r[0]), _mm512_set1_epi32(0xffff)));
+  }
+  static vf second_only(vf items) {
+    return bits(_mm512_and_si512(_mm512_castps_si512(items.r[0]), _mm512_set1_epi32(-0x10000)));
   }
   static vf along(const uint16_t* p, int64_t n) {
     return bits(n >= 32 ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi16((1u << n) - 1, p));
@@ -84,21 +94,21 @@ inline void by_rows(int64_t rows, const F& f) {
   }
 }
 
-// acc[r] += a[r][k] b[k] for items k below n; a's rows lie kStride apart, b's ldb.
-template <class M, int R, int V>
+// acc[r] += a[r][k] b[k] for items k below n; a's rows lie AR apart and its items AK, b's ldb.
+template <class M, int64_t AR, int64_t AK, int R, int V>
 [[gnu::always_inline]] inline void chain(vf (&acc)[R][V], const float* a, const float* b, int64_t ldb, int64_t n) {
   for (int64_t k = 0; k < n; ++k) {
     vf row[V];
     for (int v = 0; v < V; ++v) row[v] = vload(b + k * ldb + v * W);
     for (int r = 0; r < R; ++r)
-      for (int v = 0; v < V; ++v) acc[r][v] = M::madd(vset(a[r * kStride + k]), row[v], acc[r][v]);
+      for (int v = 0; v < V; ++v) acc[r][v] = M::madd(vset(a[r * AR + k * AK]), row[v], acc[r][v]);
   }
 }
 
 // The next n items as a causal mask leaves them: row r takes r numbers more than row 0, whose last number is the one
 // before them (Single) or the first of them (Pairs). What a row does not take may be infinite.
-template <class M, int R, int V, int k = 0>
-[[gnu::always_inline]] inline void stairs(vf (&acc)[R][V], const float* a, const float* b, int64_t ldb, int64_t n) {
+template <class M, int64_t AR, int R, int V, int k = 0>
+[[gnu::always_inline]] inline void last_steps(vf (&acc)[R][V], const float* a, const float* b, int64_t ldb, int64_t n) {
   constexpr int kWhole = k * M::kEach + 1;  // first row that takes all of item k
   constexpr int kPart = M::kEach == 2 ? kWhole - 1 : R;
   if constexpr (kWhole < R || kPart < R) {
@@ -107,27 +117,52 @@ template <class M, int R, int V, int k = 0>
     for (int v = 0; v < V; ++v) row[v] = vload(b + k * ldb + v * W);
     if constexpr (kPart < R)
       for (int v = 0; v < V; ++v)
-        acc[kPart][v] = M::madd(vset(a[kPart * kStride + k]), M::first_only(row[v]), acc[kPart][v]);
+        acc[kPart][v] = M::madd(vset(a[kPart * AR + k]), M::first_only(row[v]), acc[kPart][v]);
     for (int r = kWhole; r < R; ++r)
-      for (int v = 0; v < V; ++v) acc[r][v] = M::madd(vset(a[r * kStride + k]), row[v], acc[r][v]);
-    stairs<M, R, V, k + 1>(acc, a, b, ldb, n);
+      for (int v = 0; v < V; ++v) acc[r][v] = M::madd(vset(a[r * AR + k]), row[v], acc[r][v]);
+    last_steps<M, AR, R, V, k + 1>(acc, a, b, ldb, n);
   }
 }
 
-// s[r][0 .. V W) = a[r] . panel
-template <class M, int R, int V>
+// s[r][0 .. V W) = a[r] . panel; the rows of s lie LD apart.
+template <class M, int64_t LD, int R, int V>
 void score_tile(float* s, const float* a, const float* panel, int64_t items) {
   vf acc[R][V];
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) acc[r][v] = vzero();
-  chain<M, R, V>(acc, a, panel, kPanel, items);
+  chain<M, kStride, 1>(acc, a, panel, kPanel, items);
   for (int r = 0; r < R; ++r)
-    for (int v = 0; v < V; ++v) vstore(s + r * kStride + v * W, acc[r][v]);
+    for (int v = 0; v < V; ++v) vstore(s + r * LD + v * W, acc[r][v]);
 }
 
-// Items every row takes, and items of the stairs after them.
+// The first n columns of s, a panel after the other.
+template <class M, int64_t LD, int R>
+void score_rows(float* s, const float* a, const float* panels, int64_t items, int64_t n) {
+  for (int64_t j = 0; j < n; j += kPanel)
+    if (n - j > W)
+      score_tile<M, LD, R, kVectors>(s + j, a, panels + j * items, items);
+    else
+      score_tile<M, LD, R, 1>(s + j, a, panels + j * items, items);
+}
+
+// f(d, vectors) over P columns, kVectors at a time as far as they go.
+template <class F>
+inline void by_columns(int64_t P, const F& f) {
+  int64_t d = 0;
+  for (; d + kPanel <= P; d += kPanel) f(d, std::integral_constant<int, kVectors>{});
+  for (; d < P; d += W) f(d, std::integral_constant<int, 1>{});
+}
+
+// How many of `left` rows the next strip takes: all strips alike, an even number, or 1 to begin at an even place.
+inline int64_t strip_rows(int64_t left, bool odd) {
+  if (odd || left == 1) return 1;
+  int64_t rows = ceil_div(left, ceil_div(left, kRows));
+  return smaller((rows + 1) / 2 * 2, left / 2 * 2);
+}
+
+// Items every row takes, and items of `last_steps` after them.
 struct Steps {
-  int64_t shared, stairs;
+  int64_t shared, last;
 };
 
 // o[r] = old[r] o[r] + fresh[r] (p[r] . values), V W columns.
@@ -137,8 +172,8 @@ void value_tile(float* o, const float* p, const float* values, int64_t ldv, Step
   vf acc[R][V];
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) acc[r][v] = vzero();
-  chain<M, R, V>(acc, p, values, ldv, n.shared);
-  stairs<M, R, V>(acc, p + n.shared, values + n.shared * ldv, ldv, n.stairs);
+  chain<M, kStride, 1>(acc, p, values, ldv, n.shared);
+  last_steps<M, kStride>(acc, p + n.shared, values + n.shared * ldv, ldv, n.last);
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < V; ++v) {
       float* to = o + r * kStride + v * W;

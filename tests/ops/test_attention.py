@@ -140,6 +140,22 @@ def test_a_key_behind_a_query_counts_nothing(
             compare_unspoilt(case, spoilt, got, clean if case is one else grads, where)
 
 
+@pytest.mark.parametrize("name", _C.tables())
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("key", [32, 33, 78, 79, 80, 91])
+def test_a_hidden_key_counts_nothing_when_queries_start_at_an_odd_position(
+    name: str, dtype: str, key: int
+) -> None:
+    s = Setting(1, 61, 120, 2, 1, 24, start=(31,), dtype=dtype)
+    with table(name):
+        for case, output in ((forward_case(s), "out"), (backward_case(s), "dq")):
+            clean = case.outputs()[output].read(case.run()[output])[:, : key - 31]
+            for n in ("k", "v"):
+                case.arguments[n].read()[:, key] = encode(np.inf, dtype)
+            got = case.outputs()[output].read(case.run()[output])[:, : key - 31]
+            same_bytes(f"{case}", {output: clean}, {output: got})
+
+
 def compare_unspoilt(
     case: Case, spoilt: tuple[str, ...], got: Outputs, clean: Outputs, where: int
 ) -> None:

@@ -186,7 +186,8 @@ def backward_bounds(
 ) -> tuple[Floats, Floats, Floats]:
     """p as in the forward pass, from an lse off by U |lse|. dS = scale p (dP - rowsum(dout out)):
     dP and the sum are chains over D, of an out that is itself rounded; then chains over keys (dq)
-    or over the queries of the group (dk, dv)."""
+    or over the queries of the group (dk, dv). With bfloat16, p and dS are rounded to it before
+    (where the table has its product)."""
     a = Analysis.of(s, q, k, 2 * U * (1 + np.abs(lse))[..., None])
     dp = np.einsum("bthd,bshd->bhts", dout, a.heads(v))
     size_dp = np.einsum("bthd,bshd->bhts", np.abs(dout), a.heads(np.abs(v)))
@@ -197,13 +198,18 @@ def backward_bounds(
     off = s.scale * a.p * (off + stored * size_delta)
     ds = s.scale * a.p * np.abs(dp - delta)
     keys, queries = gamma(s.S + 2), gamma(s.T * a.repeat + 2)
+    if s.dtype == "bfloat16":
+        off = off + UB * (ds + off)
+        probabilities = a.relative + UB * (1 + a.relative)
+    else:
+        probabilities = a.relative
 
     def to_keys(weight: Floats, x: Floats) -> Floats:
         each = np.einsum("bhts,bthd->bshd", weight, np.abs(x))
         return each.reshape(s.B, s.S, s.G, a.repeat, s.D).sum(axis=3)
 
     dq = a.weighted(off + keys * ds, k)
-    return dq, to_keys(off + queries * ds, q), to_keys(a.p * (a.relative + queries), dout)
+    return dq, to_keys(off + queries * ds, q), to_keys(a.p * (probabilities + queries), dout)
 
 
 def cases() -> Iterator[Case]:
