@@ -99,15 +99,20 @@ struct Forward {
     });
   }
 
-  void finish(const float* out, const RowState& state, int64_t b, int64_t t, int64_t h) const {
-    float total = vsum(vload(state.sum)), log[W];
-    vf inverse = vset(total > 0 || total != total ? 1.0f / total : 0.0f);
-    T* to = at<T>(a->out, b, t, h);
-    // Adding 0 makes -0 to 0: what a hidden key adds to a sum may be either.
-    for (int64_t d = 0; d < a->D; d += W) put(to + d, vload(out + d) * inverse, a->D - d, a->out.accumulate);
+  // Writes the results of up to W queries that follow each other.
+  void finish(const float* out, const RowState* state, int64_t rows, int64_t b, int64_t t, int64_t h) const {
+    float total[W] = {}, top[W] = {}, inverse[W], lse[W];
+    for (int64_t r = 0; r < rows; ++r) total[r] = vsum(vload(state[r].sum)), top[r] = state[r].top;
+    vf sum = vload(total);
+    vstore(inverse, vselect_gt(sum, vzero(), vset(1.0f) / sum, sum));  // a query without keys gives 0
+    for (int64_t r = 0; r < rows; ++r) {
+      T* to = at<T>(a->out, b, t + r, h);
+      for (int64_t d = 0; d < a->D; d += W)
+        put(to + d, vload(out + r * kStride + d) * vset(inverse[r]), a->D - d, a->out.accumulate);
+    }
     if (!a->lse.data) return;
-    vstore(log, vfma(vset(state.top), vset(0.693147182f), vlog(vset(total))));
-    *lse_at(a->lse, b, h, t) = log[0];
+    vstore(lse, vfma(vload(top), vset(0.693147182f), vlog(sum)));
+    for (int64_t r = 0; r < rows; ++r) *lse_at(a->lse, b, h, t + r) = lse[r];
   }
 
   // Queries t0.. of one head against all packed blocks they see.
@@ -124,7 +129,8 @@ struct Forward {
     int64_t most = seen(a, b, t0 + count - 1);
     for (int64_t k0 = 0; k0 < most; k0 += KB)
       for (int64_t i = 0; i < made; ++i) attend(strips[i], own->scores, head + k0 / KB * n.block, k0);
-    for (int64_t t = 0; t < count; ++t) finish(own->out + t * kStride, own->state[t], b, t0 + t, h);
+    for (int64_t t = 0; t < count; t += W)
+      finish(own->out + t * kStride, own->state + t, smaller(count - t, W), b, t0 + t, h);
   }
 
   // Many queries: the keys of some heads are packed, then their queries handed out, the ones with most keys first.
@@ -199,7 +205,7 @@ struct Forward {
       for (int64_t d = 0; d < n.P; d += W)
         vstore(s.out + d, vfma(vload(partial + kPartial + d), now, vload(s.out + d) * before));
     }
-    finish(s.out, *s.state, b, t, h);
+    finish(s.out, s.state, 1, b, t, h);
   }
 };
 

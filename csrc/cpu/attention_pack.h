@@ -50,6 +50,12 @@ bool supported(const A* a, std::initializer_list<View> views) {
   return unit_stride(3, a->D, views) && a->D <= kMaxD && a->G > 0 && a->H % a->G == 0;
 }
 
+// Asks for a row of D numbers: rows lie too far apart for the processor to see that they will be read.
+template <class T>
+void prefetch_row(const T* row, int64_t D) {
+  for (int64_t d = 0; d < D; d += 64 / sizeof(T)) __builtin_prefetch(row + d);
+}
+
 // Rows of D numbers as items, for the side of a product that is broadcast.
 template <class M, class T>
 void pack_row(float* dst, const T* src, int64_t D, bool negative) {
@@ -63,7 +69,8 @@ void pack_row(float* dst, const T* src, int64_t D, bool negative) {
 template <class M, class T>
 void pack_panels(float* dst, const T* src, int64_t stride, int64_t n, int64_t D) {
   int64_t items = ceil_div(D, M::kEach);
-  for (int64_t r0 = 0; r0 < n; r0 += W)
+  for (int64_t r0 = 0; r0 < n; r0 += W) {
+    for (int64_t r = r0 + W; r < smaller(r0 + 2 * W, n); ++r) prefetch_row(src + r * stride, D);
     for (int64_t k0 = 0; k0 < items; k0 += W) {
       float* to = dst + r0 / kPanel * kPanel * items + k0 * kPanel + r0 % kPanel;
       auto row = [&](int64_t r) {
@@ -83,15 +90,18 @@ void pack_panels(float* dst, const T* src, int64_t stride, int64_t n, int64_t D)
       }
 #endif
     }
+  }
 }
 
 // n rows of D numbers as rows of padded(D) items that run down the columns, for the side that is summed with weights.
 template <class M, class T>
 void pack_values(float* dst, const T* src, int64_t stride, int64_t n, int64_t D) {
   int64_t P = padded(D);
-  for (int64_t r = 0; r < n; r += M::kEach)
+  for (int64_t r = 0; r < n; r += M::kEach) {
+    for (int64_t e = r + W; e < smaller(r + W + M::kEach, n); ++e) prefetch_row(src + e * stride, D);
     for (int64_t d = 0; d < D; d += W)
       vstore(dst + r / M::kEach * P + d, M::across(src + r * stride + d, stride, n - r, D - d));
+  }
 }
 
 // f(worker, i) for each i below n. Whoever is free takes the next; a worker, of which there are at most ctx->threads,
