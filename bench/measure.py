@@ -56,8 +56,8 @@ class Peer:
 class Case:
     """One line: `ours` and `peer` do the same work; `check` raises where a result is wrong.
 
-    `ceiling` gives the seconds the machine needs at least; `amount` of `unit` (GFLOP, GB) is done,
-    and `other` of the other unit, where the case shall stand in the roofline.
+    `ceiling` gives the seconds the machine needs at least; `amount` of `unit` (GFLOP, GB) is done.
+    `intensity` is FLOP a byte, where it is not what work.py finds.
     `beside` names `peer` where it is not the run's own; `peers` are more of them, by name.
     """
 
@@ -70,20 +70,13 @@ class Case:
     unit: str
     beside: str = ""
     peers: Mapping[str, Peer] = field(default_factory=dict)
-    other: float = 0.0
+    intensity: float | None = None
 
     def named(self) -> dict[str, Peer]:
         """All peers, the first by the name it has in the table; `check` has verified that one."""
         if self.peer is None:
             return dict(self.peers)
         return {self.beside or next(iter(peers())): Peer(self.peer, lambda: None), **self.peers}
-
-    @property
-    def intensity(self) -> float | None:
-        """FLOP a byte."""
-        if not self.other:
-            return None
-        return self.amount / self.other if self.unit == "GFLOP" else self.other / self.amount
 
 
 # ---------------------------------------------------------------- taking turns

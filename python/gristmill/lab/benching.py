@@ -55,6 +55,7 @@ class Bench:
         self.failures: list[str] = []
         self.rows: list[dict[str, Any]] = []
         self._measure, self._peers = benches.load("measure"), benches.load("peers")
+        self._work = benches.load("work")
         self.peers = self._chosen_peers()
 
     def run(self) -> None:
@@ -151,7 +152,12 @@ class Bench:
         peers = {**case.peers, **self._peers.of(case, calls, self.peers)}
         if own:
             peers = {TABLE: self._table(case, own), **peers}
-        case = replace(case, peer=self._own_peer(case), peers=peers)
+        case = replace(
+            case,
+            peer=self._own_peer(case),
+            peers=peers,
+            intensity=self._work.intensity(case, calls),
+        )
         settings = self.settings
         try:
             if own:

@@ -6,6 +6,7 @@ does to its memory does not reach us.
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import signal
@@ -55,6 +56,7 @@ def run(work: Callable[[Callable[[str], None]], T], seconds: float = SECONDS) ->
 
 def _child(work: Callable[[Callable[[str], None]], T], pipe: Connection) -> None:
     """Never returns."""
+    faulthandler.disable()  # the parent reports a crash
     try:
         try:
             pipe.send(("done", work(lambda label: pipe.send(("step", label)))))

@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
     bench = _measure(args, own)
     for failure in bench.failures:
         print(f"error: wrong result: {failure}", file=sys.stderr)
+    if not args.kernel:
+        print(f"\n{benches.load('report').noise(bench.rows)}")
     slower = False
     if args.against:
         lines, slower = comparing.table(args.against, bench.rows)
