@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # bench is not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench is not installed
 
 from bench import report
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def result(processor: str, *rows: dict[str, Any], date: str = "2026-01-02") -> dict[str, Any]:

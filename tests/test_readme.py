@@ -62,6 +62,15 @@ def test_the_gpt_is_twenty_lines_and_learns(capsys: pytest.CaptureFixture[str]) 
 
 def test_the_lab_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("gristmill._C")
-    code = next(text for kind, text in BLOCKS if kind == "python" and "lab" in text)
+    code = next(text for kind, text in BLOCKS if kind == "python" and "lab.check" in text)
     exec(compile(code, "README.md", "exec"), {})
     assert "silu_forward" in capsys.readouterr().out
+
+
+def test_the_kernel_with_numba_is_right(tmp_path: Path) -> None:
+    pytest.importorskip("numba")
+    from gristmill import lab
+
+    code = next(text for kind, text in BLOCKS if kind == "python" and "jit.rows" in text)
+    (tmp_path / "mine.py").write_text(code)
+    assert lab.check("silu", f"{tmp_path / 'mine.py'}:silu").cases > 20

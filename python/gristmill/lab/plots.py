@@ -81,7 +81,7 @@ def roofline(rows: Sequence[Row], path: Path) -> Path:
             continue
         axes.scatter([x for _, x, _ in some], [y for *_, y in some], color=colour, label=dtype)
         peak = [y / row["of_ceiling"] for row, _, y in some if _compute(row)]
-        bandwidth = [y / x / row["of_ceiling"] for row, x, y in some if not _compute(row)]
+        bandwidth = [y / x / row["of_ceiling"] for row, x, y in some if _stream(row)]
         _roof(axes, points, max(peak, default=0), max(bandwidth, default=0), colour)
     for row, x, y in points:
         axes.annotate(f"{row['op']} {row['name']}", (x, y), fontsize=6, xytext=(4, 0),
@@ -94,6 +94,10 @@ def roofline(rows: Sequence[Row], path: Path) -> Path:
 
 def _compute(row: Row) -> bool:
     return bool(row["unit"] == "GFLOP" and row["of_ceiling"])
+
+
+def _stream(row: Row) -> bool:
+    return bool(row["unit"] == "GB" and row["of_ceiling"])
 
 
 def _gflops(row: Row) -> float:
