@@ -92,7 +92,8 @@ def set_threads(count: int, names: Iterable[str]) -> None:
 
 # ---------------------------------------------------------------- what a case calls
 class _Recorder:
-    """Stands for `_C` in a module of bench.ops while a case runs."""
+    """Stands for `_C` in a module of bench.ops while a case runs; its kernels do nothing, for one
+    that updates in place must not run before it is verified."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -103,15 +104,14 @@ class _Recorder:
         if name not in self._entries:
             return value
 
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any) -> None:
             self.calls.append(Call(name, arguments))
-            return value(*arguments)
 
         return call
 
 
 def calls(module: Any, case: Case) -> list[Call]:
-    """The entries that `case.ours()` calls, with their arguments; runs it once."""
+    """The entries that `case.ours()` calls, with their arguments."""
     recorder = _Recorder()
     module._C = recorder
     try:

@@ -43,7 +43,8 @@ def read(path: Path) -> Result:
 def machine(result: Result) -> str:
     """Processor, cores, and when."""
     m = result["machine"]
-    return f"{m['processor']}, {m['cores']} cores, {result['date'][:10]}"
+    cores = f"{m['cores']} core{'' if m['cores'] == 1 else 's'}"
+    return f"{m['processor']}, {cores}, {result['date'][:10]}"
 
 
 def measured(result: Result) -> list[Row]:
@@ -95,10 +96,11 @@ def figures(results: Iterable[Result]) -> str:
     lines = []
     for result in results:
         options = " ".join(f"--{k} {_option(v)}" for k, v in result["settings"].items()
-                           if k in ("threads", "isa", "rounds") and v)  # fmt: skip
-        quick = " --quick" if result["settings"].get("quick") else ""
+                           if k in ("threads", "isa") and v)  # fmt: skip
+        if result["settings"].get("quick"):
+            options += " --quick"
         lines += [
-            f"{machine(result)}, table {result['machine']['table']}: `gristmill bench --all{quick} "
+            f"{machine(result)}, table {result['machine']['table']}: `gristmill bench --all "
             f"{options}`.",
             "",
             "| op | threads | cases | of the ceiling | beside, geometric mean (least) |",

@@ -44,7 +44,7 @@ def test_machines_stand_beside_each_other() -> None:
 def test_figures_are_grouped_by_op_and_dtype() -> None:
     rows = row("float32 x", 0.5, PyTorch=2.0), row("y", 0.7, PyTorch=0.5), row("bfloat16 z", None)
     text = report.figures([result("A", *rows)])
-    assert "`gristmill bench --all --rounds 9 --threads 1,2`" in text
+    assert "`gristmill bench --all --threads 1,2`" in text
     assert "| gelu float32 | 2 | 2 | 50 to 70 % | PyTorch 1.00x (0.50) |" in text
     assert "| gelu bfloat16 | 2 | 1 |  |  |" in text
 
