@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -113,9 +112,15 @@ def _kernel(args: argparse.Namespace) -> tuple[dict[str, Any], bool]:
 
 
 def _ladder(args: argparse.Namespace) -> int:
-    ladder = importlib.import_module("gristmill.lab.ladder")
-    for op in args.op:
-        ladder.show(op, args.rounds)
+    from gristmill.errors import ConfigError
+    from gristmill.lab import benches, ladder, steps
+
+    for op in args.op or steps.ops():
+        if op not in steps.ops():
+            guess = benches.guess(op, steps.ops())
+            raise ConfigError(f"no ladder of {op!r}{guess}; there are: {', '.join(steps.ops())}")
+        threads = args.threads[0] if args.threads else 0
+        ladder.show(op, args.rounds, threads=threads, quick=args.quick)
     return 0
 
 
