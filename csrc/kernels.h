@@ -161,9 +161,20 @@ struct Context {
   F(int64_t, rows, "") F(int64_t, cols, "") F(float, gain, "")
 
 #define GM_ADAMW(F) \
-  F(View, param, "(n) f32") F(View, m, "(n) f32") F(View, v, "(n) f32") F(View, grad, "(n) f32") \
+  F(View, param, "(n) f32") F(View, m, "(n) f32|bf16") F(View, v, "(n) the same") F(View, grad, "(n) f32") \
   F(const float*, step, "[learning rate, gradient scale, 1 - beta1^t, 1 - beta2^t]") \
+  F(const uint64_t*, key, "[seed, stream], another one every step: rounds bf16 m and v at random, by the bytes of dropout's half i; null for f32") \
   F(int64_t, n, "") F(float, beta1, "") F(float, beta2, "") F(float, eps, "") F(float, weight_decay, "decoupled")
+
+#define GM_ADAM(F) \
+  F(View, param, "(n) f32") F(View, m, "(n) f32|bf16") F(View, v, "(n) the same") F(View, grad, "(n) f32") \
+  F(const float*, step, "as in adamw") F(const uint64_t*, key, "as in adamw") \
+  F(int64_t, n, "") F(float, beta1, "") F(float, beta2, "") F(float, eps, "") F(float, weight_decay, "added to the gradient")
+
+#define GM_RMSPROP(F) \
+  F(View, param, "(n) f32") F(View, square, "(n) f32") F(View, mean, "(n) f32; null: not centred") F(View, velocity, "(n) f32; null without momentum") F(View, grad, "(n) f32") \
+  F(const float*, step, "[learning rate, gradient scale]") \
+  F(int64_t, n, "") F(float, alpha, "") F(float, eps, "") F(float, weight_decay, "added to the gradient") F(float, momentum, "")
 
 #define GM_SGD(F) \
   F(View, param, "(n) f32") F(View, velocity, "(n) f32; null without momentum") F(View, grad, "(n) f32") \
@@ -200,6 +211,8 @@ struct Context {
   X(random,               RANDOM,               RandomArgs,               "") \
   X(orthogonal,           ORTHOGONAL,           OrthogonalArgs,           "") \
   X(adamw,                ADAMW,                AdamwArgs,                "") \
+  X(adam,                 ADAM,                 AdamArgs,                 "") \
+  X(rmsprop,              RMSPROP,              RmspropArgs,              "") \
   X(sgd,                  SGD,                  SgdArgs,                  "")
 
 enum class Elementwise : int32_t { copy, add, sub, mul, div, maximum, neg, exp, log, sqrt, tanh, sigmoid, relu, square };

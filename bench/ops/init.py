@@ -13,9 +13,9 @@ from gristmill.ops.init import reference_forward
 N = 124_439_808  # parameters of GPT-2 124M
 
 
-def case(distribution: str) -> Case:
+def case(distribution: str, n: int = N) -> Case:
     """Streams differ from the peer's, so ours is checked against the twin."""
-    out, other = aligned(N), aligned(N)
+    out, other = aligned(n), aligned(n)
     into = array(out)
     o = None if torch is None else tensor(other)
     generator = np.random.default_rng(0)
@@ -36,16 +36,17 @@ def case(distribution: str) -> Case:
 
     def check() -> None:
         ours()
-        n = 1 << 16
-        want = reference_forward(n, 1, 2, distribution, 0.0, 1.0)
-        close(out[:n], want, 1e-6, "ours and the twin")
+        some = 1 << 16
+        want = reference_forward(some, 1, 2, distribution, 0.0, 1.0)
+        close(out[:some], want, 1e-6, "ours and the twin")
 
-    return Case(f"{distribution} {N}", ours, peer, check, stream_ceiling(0, 1, N), 4e-9 * N, "GB")
+    return Case(f"{distribution} {n}", ours, peer, check, stream_ceiling(0, 1, n), 4e-9 * n, "GB")
 
 
 def cases() -> Iterator[Case]:
-    for distribution in ("uniform", "normal", "truncated_normal"):
-        yield case(distribution)
+    yield case("uniform")
+    yield case("normal")
+    yield case("truncated_normal", 1 << 22)  # PyTorch's takes 10 s for 124 million
 
 
 if __name__ == "__main__":

@@ -149,4 +149,25 @@ GM_LANEWISE(vf, vsigned, (vu a), u_signed(a.r[i]))          // int32 to nearest 
     GM_LANEWISE(vu, vbits, (vf a), n_bits(a.r[i])) GM_LANEWISE(vf, vfloat, (vu a), u_float(a.r[i]))
 #undef GM_LANEWISE
 
+    // The upper halves, which of a float are a bfloat16 cut off.
+    inline void vstore_upper(uint16_t* p, vu v) {
+#if defined(__AVX512F__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(u_shr<16>(v.r[0])));
+#elif defined(__AVX2__)
+  __m256i both = _mm256_packus_epi32(u_shr<16>(v.r[0]), u_shr<16>(v.r[1]));  // quarters 0 2 1 3
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(both, 0xd8));
+#else
+  uint32_t t[W];
+  for (int i = 0; i < kRegisters; ++i) u_store(t + i * kNativeLanes, v.r[i]);
+  for (int i = 0; i < W; ++i) p[i] = static_cast<uint16_t>(t[i] >> 16);
+#endif
+}
+
+inline void vstore_upper_n(uint16_t* p, vu v, int64_t n) {
+  if (n >= W) return vstore_upper(p, v);
+  uint16_t t[W];
+  vstore_upper(t, v);
+  for (int64_t i = 0; i < n; ++i) p[i] = t[i];
+}
+
 }  // namespace gristmill::GM_ISA

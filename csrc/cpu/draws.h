@@ -141,5 +141,13 @@ inline void side_by_side(vf (&v)[4]) {
 #endif
 }
 
+// The words of a draw in their order.
+inline void side_by_side(Draw& d) {
+  vf v[4];
+  for (int j = 0; j < 4; ++j) v[j] = vfloat(d.w[j]);
+  side_by_side(v);
+  for (int j = 0; j < 4; ++j) d.w[j] = vbits(v[j]);
+}
+
 }  // namespace
 }  // namespace gristmill::GM_ISA

@@ -25,12 +25,10 @@ inline void apply(T* out, const T* x, vu half, vu last_dropped, vf keep, int64_t
 
 // The 64 elements whose halves are the lower ones of the words, and the 64 that follow.
 template <class T>
-inline void apply(T* out, const T* x, const Draw& d, vu last_dropped, vf keep, int64_t n, bool add) {
-  vf words[4];
-  for (int j = 0; j < 4; ++j) words[j] = vfloat(d.w[j]);
-  side_by_side(words);
+inline void apply(T* out, const T* x, Draw& d, vu last_dropped, vf keep, int64_t n, bool add) {
+  side_by_side(d);
   for (int j = 0; j < 8 && n > j * W; ++j) {
-    vu w = vbits(words[j % 4]);
+    vu w = d.w[j % 4];
     apply(out + j * W, x + j * W, j < 4 ? w & vuset(0xffff) : vshr<16>(w), last_dropped, keep, n - j * W, add);
   }
 }

@@ -114,6 +114,23 @@ def abi() -> int:
     Hash of the argument structs; a user's kernel is checked against it.
     """
 
+def adam(
+    param: Array,
+    m: Array,
+    v: Array,
+    grad: Array,
+    step: Array,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    seed: int = 0,
+    stream: int = 0,
+) -> None:
+    """
+    step: [learning rate, gradient scale, 1 - beta1^t, 1 - beta2^t]. Seed and stream round m and v where they are bfloat16.
+    """
+
 def adamw(
     param: Array,
     m: Array,
@@ -124,9 +141,11 @@ def adamw(
     beta2: float,
     eps: float,
     weight_decay: float,
+    seed: int = 0,
+    stream: int = 0,
 ) -> None:
     """
-    step: [learning rate, gradient scale, 1 - beta1^t, 1 - beta2^t].
+    step: [learning rate, gradient scale, 1 - beta1^t, 1 - beta2^t]. Seed and stream round m and v where they are bfloat16.
     """
 
 def attention_backward(
@@ -253,6 +272,22 @@ def rmsnorm_backward(
 def rmsnorm_forward(
     out: Array, rstd: Array | None, x: Array, weight: Array, eps: float
 ) -> None: ...
+def rmsprop(
+    param: Array,
+    square: Array,
+    mean: Array | None,
+    velocity: Array | None,
+    grad: Array,
+    step: Array,
+    alpha: float,
+    eps: float,
+    weight_decay: float,
+    momentum: float,
+) -> None:
+    """
+    step: [learning rate, gradient scale]; mean: None where not centred.
+    """
+
 def rope(
     out: Array,
     x: Array,

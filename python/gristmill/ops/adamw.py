@@ -1,7 +1,7 @@
 """Adam with decoupled weight decay.
 
 Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019, algorithm 2, with the
-learning rate applied to the decay as PyTorch does.
+learning rate applied to the decay as PyTorch does. The averages may be bfloat16, rounded at random.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+
+from gristmill.ops.dropout import halves
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,3 +37,14 @@ def reference_forward(
     v = beta2 * v + (1 - beta2) * g * g
     decayed = param * (1 - rate * weight_decay)
     return decayed - rate * (m / correction1) / (np.sqrt(v / correction2) + eps), m, v
+
+
+def rounded(
+    x: npt.NDArray[np.float32], seed: int, stream: int, which: int
+) -> npt.NDArray[np.uint16]:
+    """Bits of bfloat16 for m (which = 0) or v (which = 1): up with the probability of the rest.
+
+    A byte of the element's half chooses one of 256 thresholds, in their middles.
+    """
+    byte = halves(seed, stream, len(x)) >> np.uint32(8 * which) & np.uint32(0xFF)
+    return ((x.view(np.uint32) + (byte << np.uint32(8)) + np.uint32(0x80)) >> 16).astype(np.uint16)

@@ -1,6 +1,7 @@
 """Optimizers and learning-rate schedules."""
 
-from gristmill.optim.optimizer import SGD, AdamW, Optimizer
+from gristmill.optim.methods import SGD, Adam, AdamW, RMSprop
+from gristmill.optim.optimizer import Optimizer
 from gristmill.optim.schedule import Plateau, learning_rate
 
-__all__ = ["SGD", "AdamW", "Optimizer", "Plateau", "learning_rate"]
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "Plateau", "RMSprop", "learning_rate"]

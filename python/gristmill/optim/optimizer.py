@@ -1,4 +1,4 @@
-"""AdamW and SGD over runs of memory: neighbouring parameters of a flat buffer are one update."""
+"""What optimizers share: neighbouring parameters of a flat buffer are one run, and one update."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from gristmill.autograd import fill
 from gristmill.backend import _C, Array
 
 
-class _Run:
+class Run:
     """Neighbouring parameters that share options: one value, one gradient, one state array each."""
 
-    def __init__(self, members: list[Parameter], options: dict[str, float]) -> None:
-        self.members, self.options = members, options
+    def __init__(self, members: list[Parameter], options: dict[str, float], number: int) -> None:
+        self.members, self.options, self.number = members, options, number
         n = sum(p.size for p in members)
         self.value = _C.span(members[0].array, (n,))
         self.grad = _C.span(members[0].slot.memory(), (n,))
@@ -30,7 +30,7 @@ class Optimizer:
     A group may have options of its own, and `lr_scale`, a factor on the learning rate.
     """
 
-    state_names: tuple[str, ...] = ()
+    state_dtype = "float32"
 
     def __init__(self, params: Sequence[Any], lr: float, **options: float) -> None:
         self.lr, self.steps, self.scale = lr, 0, 1.0
@@ -40,9 +40,9 @@ class Optimizer:
             members[:] = [p for p in members if p.requires_grad]
         if not any(members for members, _ in self.groups):
             raise ValueError("optimizer got no parameters")
-        self._runs: list[_Run] = []
+        self._runs: list[Run] = []
 
-    def runs(self) -> list[_Run]:
+    def runs(self) -> list[Run]:
         """Made at the first step, when every parameter is where it stays."""
         if not self._runs:
             for members, options in self.groups:
@@ -51,18 +51,22 @@ class Optimizer:
                 end = None
                 for p, g in zip(members, grads, strict=True):
                     if chain and end != (p.array.data_ptr, g.data_ptr):
-                        self._runs.append(_Run(chain, options))
+                        self._runs.append(Run(chain, options, len(self._runs)))
                         chain = []
                     chain.append(p)
                     end = (p.array.data_ptr + p.array.nbytes, g.data_ptr + p.array.nbytes)
-                self._runs.append(_Run(chain, options))
+                self._runs.append(Run(chain, options, len(self._runs)))
             for run in self._runs:
-                for name in self.state_names:
-                    run.state[name] = _C.empty(run.value.shape)
+                for name in self.states(run.options):
+                    run.state[name] = _C.empty(run.value.shape, self.state_dtype)
                     fill(run.state[name], 0.0)
         return self._runs
 
-    def _ready(self) -> list[_Run]:
+    def states(self, options: dict[str, float]) -> tuple[str, ...]:
+        """Names of the arrays that a run with these options keeps from step to step."""
+        return ()
+
+    def _ready(self) -> list[Run]:
         """The runs, after parameters no gradient reached were given zero."""
         missing = [p for members, _ in self.groups for p in members if p.grad is None]
         for p in missing:
@@ -108,15 +112,15 @@ class Optimizer:
                 p.version += 1
         self.scale = 1.0
 
-    def _rate(self, run: _Run) -> float:
+    def _rate(self, run: Run) -> float:
         """The learning rate of a run: a group may have `lr_scale`."""
         return self.lr * run.options.get("lr_scale", 1.0)
 
-    def _update(self, run: _Run) -> None:
+    def _update(self, run: Run) -> None:
         raise TypeError(f"{type(self).__name__} defines no update")
 
     def state_dict(self) -> dict[str, Any]:
-        """Step count and the state arrays, each (n,) float32."""
+        """Step count and the state arrays, (n,) float32 or the uint16 bits of bfloat16."""
         arrays = {
             f"{i}.{k}": v.numpy() for i, r in enumerate(self.runs()) for k, v in r.state.items()
         }
@@ -125,8 +129,8 @@ class Optimizer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The opposite; raises ValueError when the arrays belong to another model."""
         mine = self.state_dict()["arrays"]
-        shapes = {k: v.shape for k, v in mine.items()}
-        theirs = {k: np.shape(v) for k, v in state["arrays"].items()}
+        shapes = {k: (v.shape, v.dtype.name) for k, v in mine.items()}
+        theirs = {k: (np.shape(v), np.asarray(v).dtype.name) for k, v in state["arrays"].items()}
         if shapes != theirs:
             raise ValueError(f"optimizer state has arrays {theirs}, this model needs {shapes}")
         for name, array in mine.items():
@@ -136,50 +140,3 @@ class Optimizer:
 
 def _rest(group: dict[str, Any]) -> dict[str, float]:
     return {k: v for k, v in group.items() if k != "params"}
-
-
-class AdamW(Optimizer):
-    """Adam with decoupled weight decay. Loshchilov and Hutter, ICLR 2019."""
-
-    state_names = ("m", "v")
-
-    def __init__(
-        self, params: Sequence[Any], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8, weight_decay: float = 0.01,
-    ) -> None:  # fmt: skip
-        super().__init__(
-            params, lr, beta1=betas[0], beta2=betas[1], eps=eps, weight_decay=weight_decay
-        )
-
-    def _update(self, run: _Run) -> None:
-        o = run.options
-        past = [1 - o[beta] ** self.steps for beta in ("beta1", "beta2")]
-        scalars = np.array([self._rate(run), self.scale, *past], np.float32)
-        _C.adamw(
-            run.value, run.state["m"], run.state["v"], run.grad, _C.from_numpy(scalars),
-            o["beta1"], o["beta2"], o["eps"], o["weight_decay"],
-        )  # fmt: skip
-
-
-class SGD(Optimizer):
-    """Stochastic gradient descent with momentum, as torch.optim.SGD."""
-
-    state_names = ("velocity",)
-
-    def __init__(
-        self, params: Sequence[Any], lr: float = 1e-2, momentum: float = 0.0,
-        dampening: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__(
-            params, lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay,
-            nesterov=float(nesterov),
-        )  # fmt: skip
-
-    def _update(self, run: _Run) -> None:
-        o = run.options
-        scalars = np.array([self._rate(run), self.scale, float(self.steps == 1)], np.float32)
-        velocity = run.state["velocity"] if o["momentum"] else None
-        _C.sgd(
-            run.value, velocity, run.grad, _C.from_numpy(scalars),
-            o["momentum"], o["dampening"], o["weight_decay"], bool(o["nesterov"]),
-        )  # fmt: skip
