@@ -21,7 +21,8 @@ NEVER_ADDED = {
     ("layernorm_forward", "rstd"),
     ("cross_entropy_forward", "lse"),
     ("orthogonal", "out"),
-    *(("adamw", x) for x in ("param", "m", "v")),
+    *((entry, x) for entry in ("adam", "adamw") for x in ("param", "m", "v")),
+    *(("rmsprop", x) for x in ("param", "square", "mean", "velocity")),
     *(("sgd", x) for x in ("param", "velocity")),
 }
 

@@ -39,9 +39,9 @@ def one(n: int, decay: float, momentum: float, centred: bool, rng: np.random.Gen
         "param": (after[0], 2 * U * np.abs(param.values) + 0.05 * (d_move + 4 * U * moved)),
         "square": (after[1], d_square),
     }
-    if centred:
+    if after[2] is not None:
         expected["mean"] = after[2], d_mean
-    if momentum:
+    if after[3] is not None:
         expected["velocity"] = after[3], d_move + 2 * U * moved
     return Case(
         "rmsprop",
