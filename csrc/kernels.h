@@ -163,7 +163,7 @@ struct Context {
 #define GM_ADAMW(F) \
   F(View, param, "(n) f32") F(View, m, "(n) f32|bf16") F(View, v, "(n) the same") F(View, grad, "(n) f32") \
   F(const float*, step, "[learning rate, gradient scale, 1 - beta1^t, 1 - beta2^t]") \
-  F(const uint64_t*, key, "[seed, stream], another one every step: rounds bf16 m and v at random, by the bytes of dropout's half i; null for f32") \
+  F(const uint64_t*, key, "[seed, stream], another one every step: rounds bf16 m and v at random: of each 64 words of philox the lowest bytes, then the next ones; null for f32") \
   F(int64_t, n, "") F(float, beta1, "") F(float, beta2, "") F(float, eps, "") F(float, weight_decay, "decoupled")
 
 #define GM_ADAM(F) \

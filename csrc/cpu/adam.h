@@ -9,7 +9,7 @@ namespace {
 // Averages in bfloat16 are rounded at random: to nearest, an average that moves by 0.1 % a step would never leave its
 // place, as neighbours are 0.4 to 0.8 % apart. Eight bits choose among 256 thresholds, in their middles.
 inline void store_average(uint16_t* p, vf v, vu byte, int64_t n) {
-  vstore_upper_n(p, vbits(v) + vshl<8>(byte) + vuset(0x80), n);
+  vstore_upper_n(p, vbits(v) + (vshl<8>(byte) | vuset(0x80)), n);
 }
 inline void store_average(float* p, vf v, vu, int64_t n) { vstore_n(p, v, n); }
 
@@ -29,14 +29,14 @@ struct AdamStep {
         root(vset(1.0f / __builtin_sqrtf(a->step[3]))),
         eps(vset(a->eps)) {}
 
-  // The lower byte of `half` rounds m, the upper one v.
+  // `byte` rounds both averages: an error of one does not care for that of the other.
   template <class S>
-  void at(float* param, S* mean, S* square, const float* grad, vu half, int64_t n) const {
+  void at(float* param, S* mean, S* square, const float* grad, vu byte, int64_t n) const {
     vf p = vload_n(param, n), g = vload_n(grad, n) * scale;
     if (!decoupled) g = vfma(decay, p, g);
     vf m = vfma(b1, vload_n(mean, n), c1 * g), v = vfma(b2, vload_n(square, n), c2 * g * g);
-    store_average(mean, m, half & vuset(0xff), n);
-    store_average(square, v, vshr<8>(half), n);
+    store_average(mean, m, byte, n);
+    store_average(square, v, byte, n);
     vstore_n(param, (decoupled ? p * decay : p) - rate * m / vfma(vsqrt(v), root, eps), n);
   }
 };
@@ -49,17 +49,20 @@ void adam_range(const Args* a, int64_t first, int64_t last) {
   if constexpr (sizeof(S) == 4) {
     for (int64_t i = first; i < last; i += W) step.at(param + i, m + i, v + i, grad + i, vuset(0), last - i);
   } else {
-    Keys keys(a->key, first / 8);
-    for (int64_t i = first; i < last; i += 4 * kDraw) {
-      Draw d[2];
-      draw(keys, static_cast<uint64_t>(i / (2 * kDraw)), d);
-      side_by_side(d[0]);
-      side_by_side(d[1]);
-      for (int64_t j = 0; j < 16 && i + j * W < last; ++j) {
-        vu word = d[j / 8].w[j % 4];
-        int64_t k = i + j * W;
-        step.at(param + k, m + k, v + k, grad + k, j % 8 < 4 ? word & vuset(0xffff) : vshr<16>(word), last - k);
+    constexpr int64_t kDrawn = 4 * kDraw, kPair = 2 * kDrawn;  // elements of one draw, and of two
+    Keys keys(a->key, first / 16);
+    auto steps = [=](Draw& d, int64_t i) {
+      side_by_side(d);
+      for (int64_t j = 0; j < 16 && i < last; ++j, i += W) {
+        step.at(param + i, m + i, v + i, grad + i, d.w[j % 4] & vuset(0xff), last - i);
+        d.w[j % 4] = vshr<8>(d.w[j % 4]);
       }
+    };
+    for (int64_t i = first; i < last; i += kPair) {
+      Draw d[2];
+      draw(keys, static_cast<uint64_t>(i / kDrawn), d);
+      steps(d[0], i);
+      steps(d[1], i + kDrawn);
     }
   }
 }

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from gristmill.ops.dropout import halves
+from gristmill.ops.init import philox
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,12 +39,17 @@ def reference_forward(
     return decayed - rate * (m / correction1) / (np.sqrt(v / correction2) + eps), m, v
 
 
-def rounded(
-    x: npt.NDArray[np.float32], seed: int, stream: int, which: int
-) -> npt.NDArray[np.uint16]:
-    """Bits of bfloat16 for m (which = 0) or v (which = 1): up with the probability of the rest.
+def bytes_of(seed: int, stream: int, n: int) -> npt.NDArray[np.uint32]:
+    """(n,) numbers below 2^8: of each 64 words of philox the lowest bytes, then the next ones."""
+    words = philox(seed, stream, -(-n // 256) * 64).reshape(-1, 1, 64)
+    parts = [words >> np.uint32(8 * i) & np.uint32(0xFF) for i in range(4)]
+    return np.concatenate(parts, axis=1).reshape(-1)[:n]
 
-    A byte of the element's half chooses one of 256 thresholds, in their middles.
+
+def rounded(x: npt.NDArray[np.float32], seed: int, stream: int) -> npt.NDArray[np.uint16]:
+    """Bits of bfloat16, up with the probability of the rest, for m and v alike.
+
+    The element's byte chooses one of 256 thresholds, in their middles.
     """
-    byte = halves(seed, stream, len(x)) >> np.uint32(8 * which) & np.uint32(0xFF)
+    byte = bytes_of(seed, stream, len(x))
     return ((x.view(np.uint32) + (byte << np.uint32(8)) + np.uint32(0x80)) >> 16).astype(np.uint16)
