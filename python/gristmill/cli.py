@@ -60,6 +60,7 @@ VERBS: dict[str, Verb] = {
     "card": Verb("write MODEL_CARD.md and DATASHEET.md of a run again", "verbs.card"),
     "bench": Verb("kernels beside the machine's limit and other libraries", "verbs.bench"),
     "explain": Verb("a stage or an op: what, why, formula, twin, sources", "verbs.explain"),
+    "learn": Verb("exercises: a kernel with a gap, judged by its twin", "verbs.learn"),
     "doctor": Verb("what is active on this machine, and why", "verbs.doctor"),
 }
 

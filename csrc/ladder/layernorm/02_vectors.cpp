@@ -1,8 +1,7 @@
 // Idea: sixteen columns at a time, with a sum for each of the sixteen lanes.
 // Why: an addition now adds sixteen numbers; lanes are added up once a row, by a tree.
-// Look at: sixteen short sums lose less than one long one, so float32 is enough. The passes after the first find the
-// row
-//   in the first cache.
+// Look at: sixteen short sums lose less than one long one, so float32 is enough. The later passes find the row in the
+//   first cache.
 // Takes: float32, last stride 1; mean, rstd and bias may be null.
 #include "kernels.h"
 

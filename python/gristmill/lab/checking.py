@@ -137,6 +137,8 @@ def kind_of(case: Case) -> str:
         if isinstance(value, Operand):
             words[value.dtype] = None
             words[_layout(value)] = None
+            if value.shape[-1] > 1 and value.strides[-1] != 1:
+                words[f"last stride of {name} not 1"] = None
             if value.accumulate:
                 words["accumulating"] = None
         elif value is None:
