@@ -124,8 +124,10 @@ struct Forward {
       strips[made] = {own->q + t * kStride, own->out + t * kStride, own->state + t, rows, keys, step};
       t += rows;
     }
+    for (int64_t t = 0; t < count; ++t) prefetch_row(at<const T>(a->q, b, t0 + t, h), a->D);
     Strip all{own->q, own->out, own->state, count, 0, 0};
     for (int64_t t = 0; t < count; ++t) load_query(all, t, b, t0 + t, h);
+    for (int64_t t = 0; t < count; ++t) prefetch_row(at<T>(a->out, b, t0 + t, h), a->D);
     int64_t most = seen(a, b, t0 + count - 1);
     for (int64_t k0 = 0; k0 < most; k0 += KB)
       for (int64_t i = 0; i < made; ++i) attend(strips[i], own->scores, head + k0 / KB * n.block, k0);

@@ -101,6 +101,8 @@ struct Backward {
   }
 
   void load_queries(Block* w, int64_t b, int64_t h, int64_t t0, int64_t n) const {
+    for (int64_t i = 0; i < n; ++i)
+      for (const View* v : {&a->q, &a->dout, &a->out}) prefetch_row(at<const T>(*v, b, t0 + i, h), a->D);
     for (int64_t i = 0; i < n; ++i) {
       const T *y = at<const T>(a->out, b, t0 + i, h), *dy = at<const T>(a->dout, b, t0 + i, h);
       pack_row<M>(w->q + i * kStride, at<const T>(a->q, b, t0 + i, h), a->D, false);
@@ -204,6 +206,7 @@ struct Backward {
     for (int64_t t0 = 0; t0 < a->T; t0 += kBlock) {
       int64_t n = smaller(a->T - t0, kBlock), last = seen(a, b, t0 + n - 1);
       load_queries(w, b, h, t0, n);
+      for (int64_t i = 0; i < n; ++i) prefetch_row(at<T>(a->dq, b, t0 + i, h), a->D);
       for (int64_t k0 = 0; k0 < last; k0 += kBlock) {
         int64_t count = smaller(last - k0, kBlock);
         weigh_block(w, k + k0 * items, v + k0 * items, b, t0, n, k0, count);
@@ -226,6 +229,8 @@ struct Backward {
   }
   void write_keys(const float* dk, int64_t heads, int64_t b, int64_t g, int64_t first, int64_t last) const {
     for (int64_t j = first; j < last; ++j) {
+      for (const View* to : {&a->dk, &a->dv})
+        if (j + W < last) prefetch_row(at<T>(*to, b, j + W, g), a->D);
       write(a->dk, b, j, g, dk + j * P, heads, 2 * keys * P, a->scale);
       write(a->dv, b, j, g, dk + (keys + j) * P, heads, 2 * keys * P, 1.0f);
     }

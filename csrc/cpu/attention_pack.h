@@ -52,8 +52,8 @@ bool supported(const A* a, std::initializer_list<View> views) {
 
 // Asks for a row of D numbers: rows lie too far apart for the processor to see that they will be read.
 template <class T>
-void prefetch_row(const T* row, int64_t D) {
-  for (int64_t d = 0; d < D; d += 64 / sizeof(T)) __builtin_prefetch(row + d);
+void prefetch_row(T* row, int64_t D) {
+  for (int64_t d = 0; d < D; d += 64 / sizeof(T)) __builtin_prefetch(row + d, std::is_const_v<T> ? 0 : 1);
 }
 
 // Rows of D numbers as items, for the side of a product that is broadcast.
