@@ -87,8 +87,9 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gristmill",
         description="From your own files to a served code completer, in eleven stages.",
-        epilog="Exit codes: 0 done, 2 input or configuration, 3 gate, 4 not reproducible, "
-        "5 cannot write, 6 training stopped, 7 folder in use, 8 alert, 130 interrupted.",
+        epilog="Exit codes: 0 done, 1 slower or a wrong kernel (bench), 2 input or configuration, "
+        "3 gate, 4 not reproducible, 5 cannot write, 6 training stopped, 7 folder in use, 8 alert, "
+        "130 interrupted.",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
