@@ -115,3 +115,27 @@ def test_the_list_and_the_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in listed for name in (*stages(), *ops()))
     assert main(["explain", "swiglu"]) == 0
     assert "def reference_forward" in capsys.readouterr().out
+
+
+def test_an_op_with_a_ladder_shows_twin_kernel_and_ladder_in_order() -> None:
+    titles = [part.title for part in explain("matmul")]
+    wanted = [
+        "op matmul",
+        "the twin",
+        "arguments",
+        *(["the kernel"] if CHECKOUT else []),
+        "the ladder",
+    ]
+    places = [next(i for i, t in enumerate(titles) if t.startswith(w)) for w in wanted]
+    assert places == sorted(places)
+    steps = rows("matmul", "the ladder, from the definition to the kernel")
+    assert steps["1 three loops"].startswith("the definition in three loops")
+    assert steps["exercises"] == "gristmill learn matmul"
+    assert not any(part.title.startswith("the ladder") for part in explain("rope"))
+
+
+def test_the_ladder_is_there_without_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explaining, "ROOT", Path("/nowhere"))
+    titles = [part.title for part in explain("layernorm")]
+    assert any(title.startswith("the ladder") for title in titles)
+    assert not any(title.startswith("the kernel") for title in titles)

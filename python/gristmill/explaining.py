@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import itertools
 import json
 import re
 import typing
@@ -205,7 +206,37 @@ def _op(op: str) -> list[Part]:
         code = ast.get_source_segment(source, node) or ""
         parts.append(Part(f"the twin, {_where(file, node.lineno)}", text=code))
     parts += [part for entry in _entries(op) for part in _arguments(entry)]
-    return [*parts, Part("its homes", tuple(_homes(op)))]
+    return [*parts, *_kernel(op), *_ladder(op), Part("its homes", tuple(_homes(op)))]
+
+
+def _kernel(op: str) -> Iterator[Part]:
+    """What stands at the head of the kernel's source, where that is."""
+    path = ROOT / f"csrc/cpu/{op}.cpp"
+    if not path.exists():
+        return
+    lines = path.read_text("utf-8").splitlines()
+    head = itertools.takewhile(lambda line: line.startswith("//"), lines)
+    text = "\n".join(line.removeprefix("//").strip() for line in head)
+    yield Part(f"the kernel, {_where(path, 1)}", text=text)
+
+
+def _ladder(op: str) -> Iterator[Part]:
+    """The steps from the definition to the kernel: what each is about, and its source."""
+    from gristmill.lab import steps
+
+    if op not in steps.ops():
+        return
+    found = steps.steps(op)
+    rows = [(f"{step.number} {step.name}", step.idea) for step in found]
+    rows += [
+        ("sources", _where(found[0].file.parent, 0)),
+        (
+            "figures",
+            f"gristmill bench {op} --ladder; as a page: gristmill explain {op} --page FILE",
+        ),
+        ("exercises", f"gristmill learn {op}"),
+    ]
+    yield Part("the ladder, from the definition to the kernel", tuple(rows))
 
 
 def _entries(op: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 pytest.importorskip("gristmill._C")
 
 from gristmill.backend import _C
+from gristmill.cli import main
 from gristmill.errors import ConfigError
 from gristmill.lab import cases, ladder, steps, trials
 from gristmill.lab.judging import compare, same_bytes
@@ -137,3 +139,16 @@ def test_unknown_ops_and_shapes() -> None:
 def test_the_kernel_in_place_is_back_after_a_climb() -> None:
     ladder.climb("adamw", quick=True)
     assert not any(entry["replaced"] for entry in _C.entries())
+
+
+def test_a_page_has_figures_roofline_and_sources(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "ladder.html"
+    assert main(["explain", "layernorm", "--page", str(file), "--quick"]) == 0
+    text = file.read_text()
+    assert text.count("<svg") == 1 and "http" not in re.sub(r"http://www.w3.org\S*", "", text)
+    for step in steps.steps("layernorm"):
+        assert f'id="s{step.number}"' in text and step.name in text
+    assert '<span class="k">float</span>' in text and '<span class="c">//' in text
+    assert main(["explain", "rope", "--page", str(file)]) == 2
+    assert main(["explain", "--page", str(file)]) == 2

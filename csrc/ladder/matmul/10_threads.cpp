@@ -14,7 +14,7 @@ using namespace gristmill::ladder;
 namespace {
 
 constexpr int64_t MR = 12, NR = 2 * W, KC = 480, NC = 32 * NR;
-alignas(64) thread_local float pa[MR * KC], pb[KC * NC];
+alignas(64) thread_local float pb[KC * NC];
 
 template <int R = MR, int V = 2>
 void tile(int64_t rows, int64_t cols, float* out, int64_t ldc, const float* a, const float* b, int64_t kc, bool add) {
@@ -64,6 +64,7 @@ extern "C" Status matmul(Context* ctx, const MatmulArgs* m) {
           for (int64_t k = 0; k < kc; ++k) vstore(to + k * NR, vload_n(at(m->b, z, kb + k, jc + p * W), nc - p * W));
         });
         each(ctx, strips, [=](int64_t s) {
+          alignas(64) float pa[MR * KC];
           int64_t i = m->M * s / strips, rows = m->M * (s + 1) / strips - i;
           for (int64_t k = 0; k < kc; ++k)
             for (int64_t r = 0; r < rows; ++r) pa[k * rows + r] = at(m->a, z, i + r, kb)[k];

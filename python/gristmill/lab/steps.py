@@ -59,9 +59,14 @@ class Step:
 
     @property
     def taught(self) -> str:
-        """The first sentence of why it helps: one line of the table."""
-        first = re.split(r"(?<=[.;:]) ", self.why)[0].rstrip(";:.") + "."
-        return first[0].upper() + first[1:]
+        """Of why it helps as many words as make a line of the table."""
+        said = ""
+        for part in re.split(r"(?<=[.;:]) ", self.why):
+            if len(said) > 50:
+                break
+            said = f"{said} {part}".strip()
+        said = said.rstrip(";:.") + "."
+        return said[0].upper() + said[1:]
 
     @property
     def text(self) -> str:

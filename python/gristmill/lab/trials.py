@@ -173,7 +173,7 @@ def of_adamw(n: int) -> Trial:
         before = [x[some].astype(np.float64) for x in begin]
         given: list[Any] = [*before, step]
         after = adamw.reference_forward(*given, *CONSTANTS)
-        limits = bounds(*given)
+        limits = bounds("adamw", *given)
         names = ("param", "m", "v")
         return [(names[i], arrays[i][some], after[i], limits[i] + TINY) for i in range(3)]
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from pathlib import Path
 
 from gristmill.verbs.shared import missing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="a stage, an op or a kernel; none: list them")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="measure the ladder; write HTML")
+    parser.add_argument("--quick", action="store_true", help="of the page: a small shape")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.page:
+        return _page(args)
     try:
         from gristmill import explaining
         from gristmill.console import listing
@@ -25,4 +30,15 @@ def run(args: argparse.Namespace) -> int:
         if body.strip():
             shown.append(f"{part.title}\n{body}")
     print("\n\n".join(shown))
+    return 0
+
+
+def _page(args: argparse.Namespace) -> int:
+    from gristmill.errors import ConfigError
+    from gristmill.lab import ladder, page
+
+    if not args.name:
+        raise ConfigError("name the op of the page: gristmill explain matmul --page FILE")
+    page.write(ladder.show(args.name, 3, quick=args.quick), args.page)
+    print(f"\nwritten: {args.page}")
     return 0
