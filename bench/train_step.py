@@ -2,12 +2,14 @@
 
     python -m bench.train_step [--models gpt2 gpt2-long small] [--peers torch,torch-compile]
                                [--memory] [--profile]
+    python -m bench.train_step --to-bpb X [--seeds 3]
 
 First all sides make the same three steps from the same weights, and their losses must agree; then
 they take turns with the ceiling, fused multiply-adds from registers in the number of the step's
 FLOPs. Printed are medians over the rounds, peer / ours with its 95 % bootstrap interval and page
 faults of every step after the first; with --memory also the peak of each side in its own process,
-with --profile where our step's time goes.
+with --profile where our step's time goes. --to-bpb trains a small model instead, on the standard
+library of Python, until X bits per byte of validation: `bench/step/quality.py`.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ def peer_names(text: str) -> list[str]:
 def options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument(
+        "--models", nargs="+", choices=SHAPES, default=["gpt2", "gpt2-long", "small"]
+    )
     for name in ("layers", "width", "vocab", "batch", "context"):
         parser.add_argument(f"--{name}", type=int, help="instead of the model's own")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
@@ -49,6 +53,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--memory", action="store_true", help="peak memory, with recomputation too")
     parser.add_argument("--profile", action="store_true", help="time by op, of our step alone")
+    parser.add_argument("--to-bpb", type=float, metavar="X", help="train until X bits per byte")
+    parser.add_argument("--seeds", type=int, default=3, help="of --to-bpb")
     parser.add_argument("--json", type=Path, help="write a receipt (bench/results/README.md)")
     return parser.parse_args()
 
@@ -77,9 +83,17 @@ def main() -> None:
     receipt = Receipt(args.json, "train_step", vars(args), about)
     beside = f", beside {' '.join(*about.items())}" if about else ""
     print(f"table {gm._C.table()}, {gm.get_num_threads()} threads{beside}")
+    if args.to_bpb is not None:
+        args.models = ["recipe"]
     for name, shape in chosen(args):
         print(f"\n{name}: {shape}")
         for dtype in args.dtypes:
+            if args.to_bpb is not None:
+                from bench.step.quality import to_quality
+
+                told = to_quality(shape, dtype, args.peers, args.to_bpb, args.seeds)
+                receipt.add({"op": "to_bpb", "model": name, **told})
+                continue
             if args.profile:
                 print(f"\n{dtype}")
                 print(profile(Counted(ours(shape.build(), dtype), shape.random_batch())))

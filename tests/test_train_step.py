@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # bench is not installed
@@ -64,3 +65,17 @@ def test_peak_memory_is_that_of_a_process_of_its_own() -> None:
     states = 16 * (40000 - 97) * 64  # weights, gradients and two averages of the larger table
     assert large["peak_bytes"] - small["peak_bytes"] > 0.9 * states
     assert len(small["losses"]) == memory.STEPS
+
+
+def test_both_sides_learn_alike_until_the_goal() -> None:
+    pytest.importorskip("torch")
+    from bench.step.quality import EVERY, Corpus, race
+
+    circle = np.tile(np.arange(16, dtype=np.int32), 100)
+    text = Corpus(circle, circle, 1.0)
+    shape = Shape("llama", 2, 64, 16, 2, 8)
+    mine, other = race(shape, "float32", text, 0, "torch", 2.0)
+    assert mine.reached and other.reached
+    assert np.abs(np.array(mine.curve) - other.curve).max() < 0.05
+    assert text.batch(shape, 1, EVERY)[0].tolist() == text.batch(shape, 1, EVERY)[0].tolist()
+    assert text.batch(shape, 1, 0)[0].tolist() != text.batch(shape, 2, 0)[0].tolist()

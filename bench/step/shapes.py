@@ -82,6 +82,7 @@ SHAPES = {
     "gpt2": Shape("gpt2", 12, 768, 50257, 4, 256),  # the smallest published, 124 M parameters
     "gpt2-long": Shape("gpt2", 12, 768, 50257, 1, 1024),
     "small": Shape("llama", 6, 384, 4096, 16, 256),
+    "recipe": Shape("llama", 3, 192, 2048, 4, 256),  # the default recipe's model and batch
 }
 
 
