@@ -167,6 +167,7 @@ static Array from_numpy(const py::array& source, bool bfloat16) {
   });
   a.data = static_cast<char*>(const_cast<void*>(source.data()));
   a.read_only = !source.writeable();
+  a.foreign = true;
   return a;
 }
 
@@ -233,6 +234,9 @@ void bind_array(py::module_& m) {
       .def_property_readonly("contiguous", &Array::contiguous)
       .def_property_readonly("data_ptr", [](const Array& a) { return reinterpret_cast<uintptr_t>(a.data); })
       .def_property_readonly("read_only", [](const Array& a) { return a.read_only; })
+      .def_property_readonly(
+          "sole", [](const Array& a) { return !a.foreign && a.buffer.use_count() == 1; },
+          "Whether no other array, view or NumPy export has this memory.")
       .def("numpy", &to_numpy, "The same memory as a NumPy array; bfloat16 comes as uint16.")
       .def("view", &make_view, py::arg("shape"), py::arg("strides") = py::none(), py::arg("offset") = 0)
       .def(

@@ -24,6 +24,7 @@ struct Array {
   DType dtype = DType::f32;
   int accumulate = 0;
   bool read_only = false;
+  bool foreign = false;  // somebody else's memory
 
   int64_t size() const;
   bool contiguous() const;

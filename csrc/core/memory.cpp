@@ -37,15 +37,35 @@ int size_class(int64_t bytes, int64_t* rounded) {
   return 4 * log + static_cast<int>(quarters);
 }
 
-void* from_system(int64_t bytes) {
-  bool huge = bytes >= kHuge;
-  void* p = nullptr;
-  size_t alignment = huge ? static_cast<size_t>(kHuge) : 64;
-  if (posix_memalign(&p, alignment, static_cast<size_t>(bytes)) != 0) return nullptr;
+// Bytes of a block of class k.
+int64_t class_bytes(int k) { return (int64_t{1} << k / 4) + k % 4 * ((int64_t{1} << k / 4) / 4); }
+
+// A mapping of its own: what malloc frees of this size may stay with the process.
+void* map_huge(int64_t bytes) {
+  void* whole =
+      mmap(nullptr, static_cast<size_t>(bytes + kHuge), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (whole == MAP_FAILED) return nullptr;
+  char* p = static_cast<char*>(whole);
+  int64_t before = (kHuge - static_cast<int64_t>(reinterpret_cast<uintptr_t>(p) % kHuge)) % kHuge;
+  if (before) munmap(p, static_cast<size_t>(before));
+  if (before < kHuge) munmap(p + before + bytes, static_cast<size_t>(kHuge - before));
 #ifdef MADV_HUGEPAGE
-  if (huge) madvise(p, static_cast<size_t>(bytes), MADV_HUGEPAGE);
+  madvise(p + before, static_cast<size_t>(bytes), MADV_HUGEPAGE);
 #endif
-  return p;
+  return p + before;
+}
+
+void* from_system(int64_t bytes) {
+  if (bytes >= kHuge) return map_huge(bytes);
+  void* p = nullptr;
+  return posix_memalign(&p, 64, static_cast<size_t>(bytes)) == 0 ? p : nullptr;
+}
+
+void to_system(void* p, int64_t bytes) {
+  if (bytes >= kHuge)
+    munmap(p, static_cast<size_t>(bytes));
+  else
+    free(p);
 }
 
 }  // namespace
@@ -90,11 +110,10 @@ void memory_release(void* p, int64_t bytes) {
 
 void memory_empty_cache() {
   take_lock();
-  for (FreeBlock*& head : free_lists)
-    while (head) {
-      FreeBlock* next = head->next;
-      free(head);
-      head = next;
+  for (int k = 0; k < kClasses; ++k)
+    while (FreeBlock* block = free_lists[k]) {
+      free_lists[k] = block->next;
+      to_system(block, class_bytes(k));
     }
   stats.cached = 0;
   give_lock();
@@ -108,6 +127,17 @@ MemoryStats memory_stats() {
 }
 
 namespace {
+// Back to the system: scratch that became too small has a size nobody asks for again.
+void discard(void* p, int64_t bytes) {
+  if (!p) return;
+  int64_t rounded;
+  size_class(bytes, &rounded);
+  to_system(p, rounded);
+  take_lock();
+  stats.in_use -= rounded;
+  give_lock();
+}
+
 struct Arena {
   void* data;
   int64_t bytes;
@@ -128,7 +158,7 @@ void* arena_workspace(int64_t bytes) {
   if (bytes <= arena.bytes) return arena.data;
   pthread_once(&arena_once, make_arena_key);
   pthread_setspecific(arena_key, &arena);
-  memory_release(arena.data, arena.bytes);
+  discard(arena.data, arena.bytes);
   arena.data = memory_acquire(bytes);
   arena.bytes = arena.data ? bytes : 0;
   return arena.data;

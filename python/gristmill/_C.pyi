@@ -45,6 +45,11 @@ class Array:
     @property
     def size(self) -> int: ...
     @property
+    def sole(self) -> bool:
+        """
+        Whether no other array, view or NumPy export has this memory.
+        """
+    @property
     def strides(self) -> tuple[int, ...]: ...
 
 class Model:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ DTYPES = ("float32", "bfloat16", "int32", "int64", "uint8")
 class Tensor:
     """An n-dimensional array with automatic differentiation."""
 
-    __slots__ = ("__weakref__", "_slot", "array", "node", "requires_grad", "version")
+    __slots__ = ("__weakref__", "_slot", "again", "array", "node", "requires_grad", "version")
 
     def __init__(self, array: Array, requires_grad: bool = False) -> None:
         self.array = array
@@ -26,6 +26,7 @@ class Tensor:
         self.node: Node | None = None
         self.version = 0
         self._slot: Slot | None = None
+        self.again: Callable[[], Array] | None = None  # computes the values anew, for less memory
 
     # ---------------------------------------------------------------- what it is
     @property
@@ -316,6 +317,8 @@ class Adjacent(Slot):
     def out(self) -> Array:
         first = self.members[0].slot.array
         assert first is not None
+        for m in self.members:
+            m.slot.memory()  # moves out what was put there ahead
         filled = [m.slot.finish() is not None for m in self.members]
         for m in self.members:
             if any(filled) and not m.slot.filled:
@@ -354,6 +357,13 @@ def record(array: Array, inputs: tuple[Tensor, ...], backward: Backward) -> Tens
         out.requires_grad = True
         out.node = Node(inputs, backward, out.slot)
     return out
+
+
+def kept(x: Tensor) -> Callable[[], Array]:
+    """What a backward pass calls for the values of x: those kept, or computed again where the op
+    that made x says that this is cheap."""
+    array = x.array
+    return x.again or (lambda: array)
 
 
 def rows(array: Array) -> Array:

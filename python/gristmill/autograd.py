@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,7 @@ class Slot:
         self.array = array  # memory, perhaps not yet written
         self.filled = False  # all of it holds a gradient
         self.owned = True  # False: memory another node may still read
+        self.ahead: weakref.ref[Ahead] | None = None  # who has put a gradient here before backward
         self.pieces: dict[Region, Array] = {}  # slices written so far, no two of them overlap
 
     @property
@@ -99,7 +101,7 @@ class Slot:
         """Contribute a finished array without copying it when it is the first."""
         first = self.array is None and array.dtype == self.dtype
         if first and array.contiguous and tuple(array.shape) == self.shape:
-            self.array, self.filled, self.owned = array, True, False
+            self.array, self.filled, self.owned = array.view(array.shape), True, False
         else:
             _C.elementwise(self.out(), array, None, "copy", 0.0)
 
@@ -115,13 +117,23 @@ class Slot:
 
     def memory(self) -> Array:
         """The array itself, whatever it holds, for this slot to write to."""
+        if self.ahead is not None:
+            self._move_ahead()
         if self.array is None:
             self.array = _C.empty(self.shape, self.dtype)
-        elif not self.owned:
+        elif not self.owned and not self.array.sole:
             shared, self.array = self.array, _C.empty(self.shape, self.dtype)
             _C.elementwise(self.array, shared, None, "copy", 0.0)
         self.owned = True
         return self.array
+
+    def _move_ahead(self) -> None:
+        """Somebody writes here before the gradient put ahead counts: it moves out."""
+        one = None if self.ahead is None else self.ahead()
+        self.ahead = None
+        if one is not None:
+            lent, one.array = one.array, _C.empty(self.shape, self.dtype)
+            _C.elementwise(one.array, lent, None, "copy", 0.0)
 
     def _settle(self) -> None:
         """Slices nobody wrote are zero."""
@@ -149,6 +161,30 @@ class Slot:
         self.filled, self.pieces = False, {}
         if not self.owned:
             self.array, self.owned = None, True
+
+
+class Ahead:
+    """A gradient that is computed before `backward`, with the forward pass.
+
+    It lies in the slot's own memory while nothing else is there; another gradient that comes first
+    moves it out.
+    """
+
+    def __init__(self, slot: Slot) -> None:
+        self.slot = slot
+        taken = slot.filled or slot.pieces or (slot.ahead is not None and slot.ahead() is not None)
+        if taken or type(slot) is not Slot:
+            self.array = _C.empty(slot.shape, slot.dtype)
+        else:
+            self.array = slot.memory()
+            slot.ahead = weakref.ref(self)
+
+    def give(self) -> None:
+        """Let it count."""
+        if self.slot.ahead is not None and self.slot.ahead() is self:
+            self.slot.ahead, self.slot.filled = None, True
+        else:
+            self.slot.give(self.array)
 
 
 class ViewSlot(Slot):
@@ -192,12 +228,14 @@ Backward = Callable[..., None]
 
 
 class Node:
-    """One recorded op: its inputs, how to differentiate it, and the slot of its output."""
+    """One recorded op: where its inputs come from and their gradients go, how to differentiate it,
+    and the slot of its output. It keeps no values: those that `backward` needs, it has itself."""
 
-    __slots__ = ("backward", "inputs", "slot")
+    __slots__ = ("backward", "below", "slot", "slots")
 
     def __init__(self, inputs: tuple[Tensor, ...], backward: Backward, slot: Slot) -> None:
-        self.inputs: tuple[Tensor, ...] | None = inputs
+        self.below = [t.node for t in inputs if t.node is not None]
+        self.slots = [t.slot if t.requires_grad else None for t in inputs]
         self.backward: Backward | None = backward
         self.slot = slot
 
@@ -206,14 +244,13 @@ def _order(root: Node) -> list[Node]:
     """Nodes below root, each after all it depends on (iterative depth-first search)."""
     done: list[Node] = []
     seen = {id(root)}
-    stack = [(root, iter(root.inputs or ()))]
+    stack = [(root, iter(root.below))]
     while stack:
         node, rest = stack[-1]
-        for tensor in rest:
-            below = tensor.node
-            if below is not None and id(below) not in seen:
+        for below in rest:
+            if id(below) not in seen:
                 seen.add(id(below))
-                stack.append((below, iter(below.inputs or ())))
+                stack.append((below, iter(below.below)))
                 break
         else:
             done.append(node)
@@ -256,11 +293,11 @@ def run_backward(tensor: Tensor, gradient: Array | None = None) -> None:
     else:
         tensor.slot.give(gradient)
     for node in reversed(_order(tensor.node)):
-        if node.backward is None or node.inputs is None:
+        if node.backward is None:
             raise RuntimeError("backward: this graph was already used; compute the loss again")
         dout = node.slot.finish()
         if dout is not None:
-            slots = [t.slot if t.requires_grad else None for t in node.inputs]
+            slots = node.slots
             shared = _separate(slots)
             with no_grad():
                 node.backward(dout, *slots)
@@ -268,6 +305,7 @@ def run_backward(tensor: Tensor, gradient: Array | None = None) -> None:
                 gradient = own.finish()
                 if gradient is not None:
                     slot.give(gradient)
-        node.inputs = node.backward = None  # frees what was kept for this op
+        node.backward = None  # frees what was kept for this op
+        node.below, node.slots = [], []
         node.slot.array = None
         node.slot.clear()

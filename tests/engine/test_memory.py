@@ -5,9 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+import gristmill as gm
 from gristmill.backend import _C
+from gristmill.ops.layernorm import layernorm
+from gristmill.ops.matmul import linear
+from gristmill.ops.rmsnorm import rmsnorm
 
 # Bytes above 2^47, the address space of a process: just above, no list of free blocks, overflow.
 TOO_LARGE = [(2**45 + 1,), (2**46,), (2**62,), (2**32, 2**32), (2**40, 2**40, 2**40), (2**62, 8, 0)]
@@ -76,6 +81,7 @@ def test_negative_strides_are_named() -> None:
 # A fork while another thread frees 10000 blocks, which takes milliseconds; the child allocates.
 FORK = """
 import os, signal, threading, time
+import gristmill as gm
 from gristmill.backend import _C
 blocks = [_C.empty((200000,), "uint8") for _ in range(10000)]
 del blocks
@@ -99,6 +105,7 @@ def test_a_forked_child_can_allocate() -> None:
 # Room for some of the 64 stacks of 8 MiB; the ids of the threads before and after a second call.
 FEW_THREADS = """
 import os, resource
+import gristmill as gm
 from gristmill.backend import _C
 _C.set_threads(64)
 x, y = _C.empty((100000,)), _C.empty((100000,))
@@ -118,3 +125,53 @@ def test_threads_the_system_refuses_are_asked_for_once() -> None:
         [sys.executable, "-c", FEW_THREADS], capture_output=True, text=True, check=False
     )
     assert done.stdout == "True True\n", done.stdout + done.stderr
+
+
+def test_a_sum_keeps_no_operand_alive() -> None:
+    """Nor does the graph: values live as long as a backward pass needs them."""
+    x = gm.tensor([1.0] * 65536, requires_grad=True)
+    product = x * 2.0
+    before = _C.memory_stats()["in_use"]
+    total = (product + x * 3.0) + product
+    assert _C.memory_stats()["in_use"] - before == total.array.nbytes
+    total.backward(gm.tensor([1.0] * 65536))
+    assert x.grad is not None and (x.grad.numpy() == 7.0).all()
+
+
+def test_what_a_norm_gives_is_computed_again_for_the_way_back() -> None:
+    """A layer on a norm keeps the norm's input alone, and its gradients are those of the values."""
+    x, weight, bias = (gm.tensor(np.random.default_rng(0).standard_normal(n, np.float32))
+                       for n in ((512, 64), 64, 64))  # fmt: skip
+    matrix = gm.tensor(np.ones((8, 64), np.float32), requires_grad=True)
+    for norm in (lambda: layernorm(x, weight, bias), lambda: rmsnorm(x, weight)):
+        weight.requires_grad = True
+        linear(norm(), matrix)  # workspace
+        before = _C.memory_stats()["in_use"]
+        out = linear(norm(), matrix)
+        assert _C.memory_stats()["in_use"] - before < out.array.nbytes + x.array.nbytes
+        out.sum().backward()
+        assert matrix.grad is not None
+        expected = np.broadcast_to(norm().numpy().sum(axis=0), (8, 64))
+        np.testing.assert_allclose(matrix.grad.numpy(), expected, atol=512 * 2.0**-20)
+        matrix.zero_grad()
+
+
+def test_memory_is_sole_until_somebody_else_sees_it() -> None:
+    a = _C.empty((8,))
+    assert a.sole
+    part = a.view((4,))
+    assert not a.sole and not part.sole
+    del part
+    seen = a.numpy()
+    assert not a.sole
+    del seen
+    assert a.sole and not _C.from_numpy(np.zeros(8, np.float32)).sole
+
+
+def test_a_gradient_that_is_given_stays_the_givers() -> None:
+    x = gm.tensor([1.0, 2.0], requires_grad=True)
+    given = np.ones(2, np.float32)
+    for _ in range(2):
+        (x + 0.0).backward(gm.from_numpy(given))
+    assert x.grad is not None and list(x.grad.numpy()) == [2.0, 2.0]
+    assert list(given) == [1.0, 1.0]

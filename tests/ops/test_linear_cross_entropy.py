@@ -7,9 +7,14 @@ import pytest
 from cases import Case
 from oracle import check_gradient, same_bytes, table, verify
 
+import gristmill as gm
 from gristmill.backend import _C
 from gristmill.lab.cases.linear_cross_entropy import cases
-from gristmill.ops.linear_cross_entropy import reference_backward, reference_forward
+from gristmill.ops.linear_cross_entropy import (
+    linear_cross_entropy,
+    reference_backward,
+    reference_forward,
+)
 
 
 @pytest.mark.parametrize("case", cases(), ids=str)
@@ -78,3 +83,32 @@ def test_no_rows_have_no_gradient(name: str) -> None:
                 _C.empty((0,)), _C.empty((0, 3)), out, x, w, targets, 1.0, "float32"
             )
         assert (dweight.numpy() == left).all()
+
+
+def head_and_text() -> tuple[gm.Tensor, gm.Tensor, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = gm.tensor(rng.standard_normal((6, 8), dtype=np.float32))
+    weight = gm.tensor(rng.standard_normal((11, 8), dtype=np.float32), requires_grad=True)
+    return x, weight, rng.integers(0, 11, 6)
+
+
+def test_the_weights_gradient_is_computed_where_it_stays() -> None:
+    """No second (V, cols) array exists; what comes before backward moves it out."""
+    x, weight, targets = head_and_text()
+    loss = linear_cross_entropy(x, weight, targets)
+    assert weight.grad is None
+    place = weight.slot.array.data_ptr
+    loss.backward()
+    alone = weight.grad.numpy().copy()
+    assert weight.grad.array.data_ptr == place
+    for order in range(2):
+        weight.zero_grad()
+        first = linear_cross_entropy(x, weight, targets)
+        second = linear_cross_entropy(x, weight, targets)  # the place is taken
+        other = (weight * 2.0).sum()
+        for one in (other, first, second) if order else (second, first, other):
+            one.backward()
+        np.testing.assert_allclose(weight.grad.numpy(), 2 * alone + 2, rtol=0, atol=4 * 2.0**-22)
+    weight.zero_grad()
+    (linear_cross_entropy(x, weight, targets) * 3.0).backward()
+    np.testing.assert_allclose(weight.grad.numpy(), 3 * alone, rtol=2.0**-22)

@@ -102,6 +102,7 @@ class Module:
         for p in ordered:
             p.rehome(values.view(p.shape, None, start), gradients.view(p.shape, None, start))
             start += p.size
+        _C.memory_empty_cache()  # where parameters were: sizes that nothing else has
 
 
 class ModuleList(Module):

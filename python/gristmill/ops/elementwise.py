@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gristmill._tensor import Tensor, record
-from gristmill.autograd import Slot
+from gristmill.autograd import Backward, Slot
 from gristmill.backend import _C, Array
 from gristmill.ops.reduce import sum_dim
 
@@ -158,10 +158,6 @@ def _give(slot: Slot | None, gradient: Array) -> None:
 
 def _pair(op: str, d: Array, a: Array, b: Array) -> tuple[Array, Array]:
     """Gradients of op(a, b); where a == b, maximum gives half to each, as PyTorch does."""
-    if op == "add":
-        return d, d
-    if op == "sub":
-        return d, _compute("neg", d)
     if op == "mul":
         return _compute("mul", d, b), _compute("mul", d, a)
     if op == "div":
@@ -188,6 +184,8 @@ def binary(x: Tensor, other: Tensor | float, op: str) -> Tensor:
         raise ValueError(f"{op}: shapes {x.shape} and {other.shape} do not broadcast") from None
     a, b = _spread(x.array, shape), _spread(other.array, shape)
     out = _compute(op, a, b)
+    if op in ("add", "sub"):
+        return record(out, (x, other), _sum_backward(op))
 
     def backward(dout: Array, dx: Slot | None, dother: Slot | None) -> None:
         da, db = _pair(op, dout, a, b)
@@ -195,6 +193,17 @@ def binary(x: Tensor, other: Tensor | float, op: str) -> Tensor:
         _give(dother, db)
 
     return record(out, (x, other), backward)
+
+
+def _sum_backward(op: str) -> Backward:
+    """Of add or sub: it needs no operand, and so keeps none alive."""
+
+    def backward(dout: Array, dx: Slot | None, dother: Slot | None) -> None:
+        _give(dx, dout)
+        if dother is not None:
+            _give(dother, dout if op == "add" else _compute("neg", dout))
+
+    return backward
 
 
 def _with_number(x: Tensor, number: float, op: str) -> Tensor:

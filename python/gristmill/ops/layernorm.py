@@ -41,7 +41,8 @@ def layernorm(
 ) -> Tensor:  # fmt: skip
     """x (..., cols), weight and bias (cols,) float32 -> the shape of x, of `out_dtype` or its own
     dtype."""
-    out = _C.empty(x.shape, out_dtype or x.dtype)
+    shape, dtype = x.shape, out_dtype or x.dtype
+    out = _C.empty(shape, dtype)
     flat = rows(x.array)
     mean, rstd = _C.empty((flat.shape[0],)), _C.empty((flat.shape[0],))
     shift = None if bias is None else bias.array
@@ -53,4 +54,11 @@ def layernorm(
         to_b = None if db is None else db.out()
         _C.layernorm_backward(rows(to_x), to_w, to_b, rows(dout), flat, weight.array, mean, rstd)
 
-    return record(out, (x, weight) if bias is None else (x, weight, bias), backward)
+    def again() -> Array:
+        anew = _C.empty(shape, dtype)
+        _C.layernorm_forward(rows(anew), None, None, flat, weight.array, shift, eps)
+        return anew
+
+    result = record(out, (x, weight) if bias is None else (x, weight, bias), backward)
+    result.again = None if result.node is None else again
+    return result

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gristmill._tensor import Tensor, record, rows
-from gristmill.autograd import Slot, is_grad_enabled
+from gristmill.autograd import Ahead, Slot, is_grad_enabled
 from gristmill.backend import _C, Array
 from gristmill.ops import cross_entropy as _cross_entropy
 from gristmill.ops.embedding import ids32
@@ -48,17 +48,20 @@ def linear_cross_entropy(
     count = _cross_entropy.counted("linear_cross_entropy", x.shape[:-1], targets)
     on = is_grad_enabled()
     dx = _C.empty(x.shape, x.dtype) if on and x.requires_grad else None
-    dweight = _C.empty(weight.shape) if on and weight.requires_grad else None
+    ahead = Ahead(weight.slot) if on and weight.requires_grad else None
+    dweight = None if ahead is None else ahead.array
     losses = _losses(x, weight, targets, compute, 1.0 / count, dx, dweight, label_smoothing)
     out = _cross_entropy.mean_of(losses, count)
 
     def backward(dout: Array, to_x: Slot | None, to_weight: Slot | None) -> None:
         factor = float(dout.numpy()[0])
-        for slot, gradient in ((to_x, dx), (to_weight, dweight)):
-            if slot is not None and gradient is not None:
-                if factor != 1.0:
-                    _C.elementwise(gradient, gradient, None, "mul", factor)
-                slot.give(gradient)
+        for gradient in (dx, None if ahead is None else ahead.array):
+            if gradient is not None and factor != 1.0:
+                _C.elementwise(gradient, gradient, None, "mul", factor)
+        if to_x is not None and dx is not None:
+            to_x.give(dx)
+        if to_weight is not None and ahead is not None:
+            ahead.give()
 
     return record(out, (x, weight), backward)
 

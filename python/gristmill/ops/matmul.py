@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from gristmill._tensor import Tensor, record, rows
+from gristmill._tensor import Tensor, kept, record, rows
 from gristmill.autograd import Slot
 from gristmill.backend import _C, Array
 
@@ -59,8 +59,8 @@ def linear(
     if bias is not None and bias.shape != (n,):
         raise ValueError(f"linear: bias {bias.shape} given, allowed is ({n},)")
     out = _C.empty((*x.shape[:-1], n), out_dtype or compute)
-    flat, to = rows(x.array), rows(out)
-    into(to, flat, swapped(weight.array), compute)
+    to, values = rows(out), kept(x)
+    into(to, rows(x.array), swapped(weight.array), compute)
     if bias is not None:
         _C.elementwise(to, to, bias.array.view(to.shape, (0, 1), 0), "add", 0.0)
 
@@ -69,7 +69,7 @@ def linear(
         if dx is not None:
             into(rows(dx.out()), d, weight.array, compute)
         if dw is not None:
-            into(dw.out(), swapped(d), flat, compute)
+            into(dw.out(), swapped(d), rows(values()), compute)
         if db is not None:
             _C.reduce(db.out(), swapped(d), "sum")
 
