@@ -158,7 +158,7 @@ bool few(const MatmulArgs* m) {
 // Columns of a task.
 int64_t thin_width(const MatmulArgs* m, int32_t threads) {
   if (!few(m) || m->b.strides[1] == 1) return NR;
-  int64_t most = kThin * NR / (m->M == 1 ? 1 : 4);
+  int64_t most = kThin * NR / (m->M == 1 ? 2 : 4);
   return smaller(most, round_up(ceil_div(m->N, threads > 1 ? 4 * threads : 1), W));
 }
 

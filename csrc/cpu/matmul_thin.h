@@ -8,7 +8,7 @@
 namespace gristmill::GM_ISA {
 namespace {
 
-constexpr int64_t kThin = 4 * MR;   // rows of a thin product, at most
+constexpr int64_t kThin = 8 * MR;   // rows of a thin product, at most
 constexpr int64_t kRowsAtOnce = 4;  // of a b whose columns lie side by side
 constexpr int64_t kPiece = 96;      // steps of b in the buffer: 12 kB
 
@@ -16,36 +16,26 @@ constexpr int64_t kPiece = 96;      // steps of b in the buffer: 12 kB
 
 constexpr int kFewRows = 4;
 
-// c (R, NR) += a b for 32 columns of b, each of which lies along k. Columns beyond b's repeat its last one.
+// c (R, NR) += a b for NR columns of b, each of which lies along k.
 template <class Step, class Mode, int R, class T>
 void few_along(float* c, const float* a, const Source<T>& b, int64_t col, int64_t steps) {
-  vf acc[R][NV];
-  begin(acc, c, NR);
-  for (int64_t k = 0; k < steps; k += 16)
-#pragma GCC unroll 2
-    for (int v = 0; v < NV; ++v) {
+  for (int64_t v = 0; v < NR; v += W) {
+    vf acc[R][1];
+    begin(acc, c + v, NR);
+    for (int64_t k = 0; k < steps; k += 16) {
       __m512i t[16];
-      // The next columns, line after line as they lie: 32 places at once are more than the hardware follows.
-      const char* ahead = reinterpret_cast<const char*>(b.data + (col + NR) * b.row) + (k * NV + v * 16) * W * 4;
+      turned<Step>(t, b, col + v, k);
+      int64_t n = smaller(16, steps - k);
 #pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) {
-        __builtin_prefetch(ahead + i * 64);
-        int64_t r = smaller(col + v * 16 + i, b.rows - 1);
-        t[i] = along(Step{}, b, r, k);
-      }
-      transpose16(t);
-      if (k + 16 <= steps) {
+      for (int u = 0; u < 16; ++u) {
+        if (u >= n) break;
 #pragma GCC unroll 16
-        for (int u = 0; u < 16; ++u)
-          for (int i = 0; i < R; ++i)
-            acc[i][v] = Mode::step(a[(k + u) * MR + i], vf{{_mm512_castsi512_ps(t[u])}}, acc[i][v]);
-      } else {
-        for (int u = 0; u < steps - k; ++u)
-          for (int i = 0; i < R; ++i)
-            acc[i][v] = Mode::step(a[(k + u) * MR + i], vf{{_mm512_castsi512_ps(t[u])}}, acc[i][v]);
+        for (int i = 0; i < R; ++i)
+          acc[i][0] = Mode::step(a[(k + u) * MR + i], vf{{_mm512_castsi512_ps(t[u])}}, acc[i][0]);
       }
     }
-  store(c, NR, acc);
+    store(c + v, NR, acc);
+  }
 }
 
 // c (R, width) += a b for columns of b that lie side by side: memory is read along kRowsAtOnce of its rows.

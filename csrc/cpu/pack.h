@@ -22,6 +22,7 @@ struct Source {
 // What one step of k holds of row r, as the bits of a float. Kinds of step:
 struct Plain {  // the value
   static constexpr int64_t kEach = 1;
+  static constexpr bool kRounds = false;
   template <class T>
   static float of(const Source<T>& s, int64_t r, int64_t k) {
     return widen(s.data[r * s.row + k * s.col]);
@@ -29,6 +30,7 @@ struct Plain {  // the value
 };
 struct Rounded {  // the value, passed through bfloat16
   static constexpr int64_t kEach = 1;
+  static constexpr bool kRounds = true;
   template <class T>
   static float of(const Source<T>& s, int64_t r, int64_t k) {
     return bf16_to_f32(narrow(s.data[r * s.row + k * s.col]));
@@ -36,6 +38,7 @@ struct Rounded {  // the value, passed through bfloat16
 };
 struct Paired {  // two values in bfloat16; an odd last one is paired with zero
   static constexpr int64_t kEach = 2;
+  static constexpr bool kRounds = false;
   template <class T>
   static float of(const Source<T>& s, int64_t r, int64_t k) {
     const T* p = s.data + r * s.row + 2 * k * s.col;
@@ -77,6 +80,31 @@ inline void transpose16(__m512i* r) {
     t[i + 12] = _mm512_shuffle_i32x4(b, d, 0xdd);
   }
   for (int i = 0; i < 16; ++i) r[i] = t[i];
+}
+
+// Sixteen rows of sixteen lanes as they lie `stride` bytes apart, turned. Quarters are put together while they are
+// loaded, which leaves half of the shuffles.
+inline void load_turned(__m512i* t, const void* rows, int64_t stride) {
+  auto quarter = [=](int64_t row, int q) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(static_cast<const char*>(rows) + row * stride) + q);
+  };
+#pragma GCC unroll 4
+  for (int q = 0; q < 4; ++q) {
+    __m512i x[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      x[i] = _mm512_castsi128_si512(quarter(i, q));
+      x[i] = _mm512_mask_broadcast_i32x4(x[i], 0x00f0, quarter(i + 4, q));
+      x[i] = _mm512_mask_broadcast_i32x4(x[i], 0x0f00, quarter(i + 8, q));
+      x[i] = _mm512_mask_broadcast_i32x4(x[i], 0xf000, quarter(i + 12, q));
+    }
+    __m512i a = _mm512_unpacklo_epi32(x[0], x[1]), b = _mm512_unpackhi_epi32(x[0], x[1]);
+    __m512i c = _mm512_unpacklo_epi32(x[2], x[3]), d = _mm512_unpackhi_epi32(x[2], x[3]);
+    t[4 * q] = _mm512_unpacklo_epi64(a, c);
+    t[4 * q + 1] = _mm512_unpackhi_epi64(a, c);
+    t[4 * q + 2] = _mm512_unpacklo_epi64(b, d);
+    t[4 * q + 3] = _mm512_unpackhi_epi64(b, d);
+  }
 }
 
 // Sixteen neighbours in memory as the bits of float32.
@@ -134,7 +162,7 @@ inline __m512i along(Paired, const Source<T>& s, int64_t r, int64_t k) {
 }
 #endif
 
-constexpr int64_t kFetchRows = 8, kFetchAlong = 32;  // how far ahead an operand is fetched, in rows and elements
+constexpr int64_t kFetchRows = 8;  // how far ahead an operand is fetched
 
 // Panels whose rows lie side by side, step by step over all of them: memory is read along its rows.
 template <class Step, int P, class T>
@@ -152,12 +180,10 @@ void pack_across(float* dst, const Source<T>& s, int64_t r0, int64_t panels, int
 // A panel whose steps lie side by side: 16 rows and 16 steps are turned at a time.
 template <class Step, int P, class T>
 void pack_along(float* dst, const Source<T>& s, int64_t r0, int64_t steps) {
+  constexpr int kRows = P < 16 ? P : 16;
   for (int64_t r = 0; r < P; r += 16)
     for (int64_t k = 0; k < steps; k += 16) {
-      constexpr int kRows = P < 16 ? P : 16;
       __m512i t[16];
-#pragma GCC unroll 16
-      for (int i = 0; i < kRows; ++i) __builtin_prefetch(s.data + (r0 + r + i) * s.row + k * Step::kEach + kFetchAlong);
 #pragma GCC unroll 16
       for (int i = 0; i < 16; ++i)
         t[i] = i < kRows && r0 + r + i < s.rows ? along(Step{}, s, r0 + r + i, k) : _mm512_setzero_si512();
@@ -169,6 +195,17 @@ void pack_along(float* dst, const Source<T>& s, int64_t r0, int64_t steps) {
       else
         for (int i = 0; i < steps - k; ++i) _mm512_mask_storeu_epi32(to + i * P, first(P - r), t[i]);
     }
+}
+
+// Steps k.. of rows r.., 16 of each, turned: t[step] has the rows. What is beyond the operand is zero.
+template <class Step, class T>
+inline void turned(__m512i* t, const Source<T>& s, int64_t r, int64_t k) {
+  constexpr bool as_stored = Step::kEach * sizeof(T) == 4 && !Step::kRounds;  // a step of a row is 32 bits of memory
+  if (as_stored && r + 16 <= s.rows && (k + 16) * Step::kEach <= s.cols)
+    return load_turned(t, s.data + r * s.row + k * Step::kEach, s.row * static_cast<int64_t>(sizeof(T)));
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) t[i] = r + i < s.rows ? along(Step{}, s, r + i, k) : _mm512_setzero_si512();
+  transpose16(t);
 }
 
 // `panels` panels of P rows from row r0, one after the other.
