@@ -133,14 +133,12 @@ void run_neighbours(const ElementwiseArgs* e, Line at, int64_t first, int64_t n)
     vstore(t, vload_n(b, 1));
     number = vset(t[0]), b = nullptr;
   }
+  bool add = e->out.accumulate;
   with_op(static_cast<Elementwise>(e->op), [=](auto op) {
     if (b)
-      each_vector(n, [=](int64_t j, auto w) {
-        put(out + j, apply(op, vload_n(a + j, w), vload_n(b + j, w)), w, e->out.accumulate);
-      });
+      each_vector(n, [=](int64_t j, auto w) { put(out + j, apply(op, vload_n(a + j, w), vload_n(b + j, w)), w, add); });
     else
-      each_vector(n,
-                  [=](int64_t j, auto w) { put(out + j, apply(op, vload_n(a + j, w), number), w, e->out.accumulate); });
+      each_vector(n, [=](int64_t j, auto w) { put(out + j, apply(op, vload_n(a + j, w), number), w, add); });
   });
 }
 
@@ -148,7 +146,8 @@ template <class O, class A>
 void convert(const ElementwiseArgs* e, Line at, int64_t first, int64_t n) {
   O* out = static_cast<O*>(e->out.data) + at.out + first;
   const A* a = static_cast<const A*>(e->a.data) + at.a + first;
-  each_vector(n, [=](int64_t j, auto w) { put(out + j, vload_n(a + j, w), w, e->out.accumulate); });
+  bool add = e->out.accumulate;
+  each_vector(n, [=](int64_t j, auto w) { put(out + j, vload_n(a + j, w), w, add); });
 }
 
 using Runner = void (*)(const ElementwiseArgs*, Line, int64_t first, int64_t n);

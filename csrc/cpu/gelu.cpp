@@ -49,7 +49,8 @@ Status gelu_forward(Context* ctx, const GeluForwardArgs* a) {
       for_pieces(ctx, a->rows, a->cols, {a->out, a->x}, [=](int64_t i, int64_t j0, int64_t n) {
         const T* x = row_of<const T>(a->x, i) + j0;
         T* out = row_of<T>(a->out, i) + j0;
-        each_vector(n, [=](int64_t j, auto w) { put(out + j, kind.forward(vload_n(x + j, w)), w, a->out.accumulate); });
+        bool add = a->out.accumulate;
+        each_vector(n, [=](int64_t j, auto w) { put(out + j, kind.forward(vload_n(x + j, w)), w, add); });
       });
       return Status::ok;
     };
@@ -66,9 +67,9 @@ Status gelu_backward(Context* ctx, const GeluBackwardArgs* a) {
       for_pieces(ctx, a->rows, a->cols, {a->dx, a->dout, a->x}, [=](int64_t i, int64_t j0, int64_t n) {
         const T *x = row_of<const T>(a->x, i) + j0, *dout = row_of<const T>(a->dout, i) + j0;
         T* dx = row_of<T>(a->dx, i) + j0;
-        each_vector(n, [=](int64_t j, auto w) {
-          put(dx + j, vload_n(dout + j, w) * kind.slope(vload_n(x + j, w)), w, a->dx.accumulate);
-        });
+        bool add = a->dx.accumulate;
+        each_vector(
+            n, [=](int64_t j, auto w) { put(dx + j, vload_n(dout + j, w) * kind.slope(vload_n(x + j, w)), w, add); });
       });
       return Status::ok;
     };

@@ -53,14 +53,20 @@ void backward_rows(const LayernormBackwardArgs* a, int64_t first, float* dw, flo
   Row row[R];
   for (int i = 0; i < R; ++i) row[i] = row_sums<DY, X>(a, first + i);
   const float* w = static_cast<const float*>(a->weight.data);
-  each_vector(a->cols, [&](int64_t j, auto n) {
+  const X* x = row_of<const X>(a->x, first);
+  const DY* dy = row_of<const DY>(a->dout, first);
+  DX* dx = row_of<DX>(a->dx, first);
+  int64_t sx = a->x.strides[0], sy = a->dout.strides[0], sd = a->dx.strides[0];  // a vector store may alias *a
+  bool add = a->dx.accumulate;
+  each_vector(a->cols, [=](int64_t j, auto n) {
     vf wj = vload_n(w + j, n), dwj = vload_n(dw + j, n), dbj = vload_n(db + j, n);
+#pragma GCC unroll 4
     for (int i = 0; i < R; ++i) {
-      vf r = vset(row[i].r), d = vload_n(row_of<const DY>(a->dout, first + i) + j, n);
-      vf hat = (vload_n(row_of<const X>(a->x, first + i) + j, n) - vset(row[i].mean)) * r;
+      vf r = vset(row[i].r), d = vload_n(dy + i * sy + j, n);
+      vf hat = (vload_n(x + i * sx + j, n) - vset(row[i].mean)) * r;
       dwj = vfma(d, hat, dwj), dbj = dbj + d;
       vf g = vfma(hat, vset(-row[i].c), vfma(d, wj, vset(-row[i].m)));
-      put(row_of<DX>(a->dx, first + i) + j, g * r, n, a->dx.accumulate);
+      put(dx + i * sd + j, g * r, n, add);
     }
     vstore_n(dw + j, dwj, n), vstore_n(db + j, dbj, n);
   });
@@ -89,10 +95,11 @@ Status layernorm_forward(Context* ctx, const LayernormForwardArgs* a) {
           Moments m = moments(x, a->cols, a->eps);
           keep(a->mean, i, m.mean);
           keep(a->rstd, i, m.rstd);
+          bool add = a->out.accumulate;
           auto each = [=](auto bias) {
             each_vector(a->cols, [=](int64_t j, auto n) {
               vf hat = (vload_n(x + j, n) - vset(m.mean)) * vset(m.rstd);
-              put(y + j, vfma(hat, vload_n(w + j, n), bias(j, n)), n, a->out.accumulate);
+              put(y + j, vfma(hat, vload_n(w + j, n), bias(j, n)), n, add);
             });
           };
           b ? each([=](int64_t j, auto n) { return vload_n(b + j, n); }) : each([=](int64_t, auto) { return vzero(); });

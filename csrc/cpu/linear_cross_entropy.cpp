@@ -29,7 +29,7 @@ void* offset(const View& v, int64_t row) {
 
 // Rows of a chunk: each packs the whole weight for its products, so many; their logits are most of the memory, so few.
 int64_t chunk_rows(const LinearCrossEntropyArgs* a) {
-  constexpr int64_t kLogits = 4 << 20, kFewest = 256, kMost = 1024;
+  constexpr int64_t kLogits = 4 << 20, kFewest = 288, kMost = 1008;  // whole tiles of 12 and 6 rows
   return smaller(a->rows, smaller(kMost, larger(kFewest, kLogits / a->V)));
 }
 
@@ -165,12 +165,12 @@ Status backward_block(Context* ctx, const Block& b) {
         gradient_of(x, x, t, b.c0, b.width, false);
     }
   });
-  if (b.a->dx.data) {
-    MatmulArgs product = dx_product(b);
+  if (b.a->dweight.data) {
+    MatmulArgs product = dweight_product(b);
     if (Status e = matmul(ctx, &product); e != Status::ok) return e;
   }
-  if (!b.a->dweight.data) return Status::ok;
-  MatmulArgs product = dweight_product(b);
+  if (!b.a->dx.data) return Status::ok;
+  MatmulArgs product = dx_product(b);
   return matmul(ctx, &product);
 }
 
@@ -184,20 +184,22 @@ void round_dx(Context* ctx, const Block& b) {
   });
 }
 
-Status chunk(Context* ctx, Block b) {
-  auto each = [&](Status (*f)(Context*, const Block&)) {
-    Status s = Status::ok;
-    for (b.c0 = 0; b.c0 < b.a->V && s == Status::ok; b.c0 += kLossColumns) {
-      b.width = smaller(kLossColumns, b.a->V - b.c0);
-      s = f(ctx, b);
-    }
-    return s;
+// The next rows' piece of logits follows this one's gradients: it takes their place, and its weight is still in cache.
+Status run(Context* ctx, const LinearCrossEntropyArgs* a, const Plan* p) {
+  auto block = [=](int64_t r0, int64_t c0) {
+    return Block{a, p, r0, smaller(p->rows, a->rows - r0), c0, smaller(kLossColumns, a->V - c0)};
   };
-  if (Status s = each(forward_block); s != Status::ok) return s;
-  losses_of(b);
-  if (!b.p->gradient) return Status::ok;
-  if (Status s = each(backward_block); s != Status::ok) return s;
-  if (b.a->dx.data && b.a->dx.dtype == DType::bf16) round_dx(ctx, b);
+  for (int64_t c0 = 0; c0 < a->V; c0 += kLossColumns)
+    if (Status s = forward_block(ctx, block(0, c0)); s != Status::ok) return s;
+  for (int64_t r0 = 0, next = p->rows; r0 < a->rows; r0 = next, next += p->rows) {
+    losses_of(block(r0, 0));
+    for (int64_t c0 = 0; c0 < a->V; c0 += kLossColumns) {
+      Status s = p->gradient ? backward_block(ctx, block(r0, c0)) : Status::ok;
+      if (s == Status::ok && next < a->rows) s = forward_block(ctx, block(next, c0));
+      if (s != Status::ok) return s;
+    }
+    if (a->dx.data && a->dx.dtype == DType::bf16) round_dx(ctx, block(r0, 0));
+  }
   return Status::ok;
 }
 
@@ -219,9 +221,7 @@ Status linear_cross_entropy(Context* ctx, const LinearCrossEntropyArgs* a) {
     MatmulArgs product = dweight_product(Block{a, &p, 0, 0, 0, a->V});
     return matmul(&sub, &product);
   }
-  for (int64_t r0 = 0; r0 < a->rows; r0 += p.rows)
-    if (Status s = chunk(&sub, Block{a, &p, r0, smaller(p.rows, a->rows - r0), 0, 0}); s != Status::ok) return s;
-  return Status::ok;
+  return a->rows == 0 ? Status::ok : run(&sub, a, &p);
 }
 
 }  // namespace gristmill::GM_ISA

@@ -18,12 +18,18 @@ void backward_rows(const RmsnormBackwardArgs* a, int64_t first, float* dw) {
     r[i] = static_cast<const float*>(a->rstd.data)[(first + i) * a->rstd.strides[0]];
     c[i] = vsum(dot) / static_cast<float>(a->cols) * r[i] * r[i];
   }
-  each_vector(a->cols, [&](int64_t j, auto n) {
+  const X* x = row_of<const X>(a->x, first);
+  const DY* dy = row_of<const DY>(a->dout, first);
+  DX* dx = row_of<DX>(a->dx, first);
+  int64_t sx = a->x.strides[0], sy = a->dout.strides[0], sd = a->dx.strides[0];  // a vector store may alias *a
+  bool add = a->dx.accumulate;
+  each_vector(a->cols, [=](int64_t j, auto n) {
     vf wj = vload_n(w + j, n), dwj = vload_n(dw + j, n);
+#pragma GCC unroll 4
     for (int i = 0; i < R; ++i) {
-      vf x = vload_n(row_of<const X>(a->x, first + i) + j, n), d = vload_n(row_of<const DY>(a->dout, first + i) + j, n);
-      dwj = vfma(d, x * vset(r[i]), dwj);
-      put(row_of<DX>(a->dx, first + i) + j, vfma(x, vset(-c[i]), d * wj) * vset(r[i]), n, a->dx.accumulate);
+      vf v = vload_n(x + i * sx + j, n), d = vload_n(dy + i * sy + j, n);
+      dwj = vfma(d, v * vset(r[i]), dwj);
+      put(dx + i * sd + j, vfma(v, vset(-c[i]), d * wj) * vset(r[i]), n, add);
     }
     vstore_n(dw + j, dwj, n);
   });
@@ -51,9 +57,9 @@ Status rmsnorm_forward(Context* ctx, const RmsnormForwardArgs* a) {
           });
           float r = 1.0f / __builtin_sqrtf(vsum(squares) / static_cast<float>(a->cols) + a->eps);
           if (a->rstd.data) static_cast<float*>(a->rstd.data)[i * a->rstd.strides[0]] = r;
-          each_vector(a->cols, [=](int64_t j, auto n) {
-            put(y + j, vload_n(x + j, n) * vset(r) * vload_n(w + j, n), n, a->out.accumulate);
-          });
+          bool add = a->out.accumulate;
+          each_vector(a->cols,
+                      [=](int64_t j, auto n) { put(y + j, vload_n(x + j, n) * vset(r) * vload_n(w + j, n), n, add); });
         }
       });
       return Status::ok;

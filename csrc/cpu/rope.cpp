@@ -10,13 +10,14 @@ float get(const uint16_t* p) { return bf16_to_f32(*p); }
 template <class T>
 void turn(const RopeArgs* a, T* out, const T* x, const float* c, const float* s) {
   int64_t half = a->D / 2;
+  bool add = a->out.accumulate;
   vf sign = vset(a->inverse ? -1.0f : 1.0f);
   auto each = [=](auto pair) {
     each_vector(half, [=](int64_t i, auto n) {
       vf x0, x1, cv = vload_n(c + i, n), sv = vload_n(s + i, n) * sign;
       pair(i, n, x0, x1);
-      put(out + i, x0 * cv - x1 * sv, n, a->out.accumulate);
-      put(out + half + i, x1 * cv + x0 * sv, n, a->out.accumulate);
+      put(out + i, x0 * cv - x1 * sv, n, add);
+      put(out + half + i, x1 * cv + x0 * sv, n, add);
     });
   };
   if (!a->interleaved)

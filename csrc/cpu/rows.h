@@ -29,7 +29,7 @@ inline bool unit_stride(int dimension, int64_t n, std::initializer_list<View> vi
   return true;
 }
 
-constexpr int64_t kTask = 16384;  // elements of a task
+constexpr int64_t kTask = 32768;  // elements of a task
 
 template <class F>
 struct RowJob {

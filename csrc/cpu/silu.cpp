@@ -12,9 +12,10 @@ Status silu_forward(Context* ctx, const SiluForwardArgs* a) {
     for_pieces(ctx, a->rows, a->cols, {a->out, a->x}, [=](int64_t i, int64_t j0, int64_t n) {
       const T* x = row_of<const T>(a->x, i) + j0;
       T* out = row_of<T>(a->out, i) + j0;
+      bool add = a->out.accumulate;
       each_vector(n, [=](int64_t j, auto w) {
         vf v = vload_n(x + j, w);
-        put(out + j, v * vsigmoid(v), w, a->out.accumulate);
+        put(out + j, v * vsigmoid(v), w, add);
       });
     });
     return Status::ok;
@@ -30,9 +31,10 @@ Status silu_backward(Context* ctx, const SiluBackwardArgs* a) {
     for_pieces(ctx, a->rows, a->cols, {a->dx, a->dout, a->x}, [=](int64_t i, int64_t j0, int64_t n) {
       const T *x = row_of<const T>(a->x, i) + j0, *dout = row_of<const T>(a->dout, i) + j0;
       T* dx = row_of<T>(a->dx, i) + j0;
+      bool add = a->dx.accumulate;
       each_vector(n, [=](int64_t j, auto w) {
         vf v = vload_n(x + j, w), s = vsigmoid(v);
-        put(dx + j, vload_n(dout + j, w) * vfma(v * s, vset(1.0f) - s, s), w, a->dx.accumulate);
+        put(dx + j, vload_n(dout + j, w) * vfma(v * s, vset(1.0f) - s, s), w, add);
       });
     });
     return Status::ok;

@@ -4,21 +4,20 @@
 namespace gristmill::GM_ISA {
 namespace {
 
+// The exponentials are kept until their sum is known: in a float32 result, in a buffer, or of a long row not at all.
 template <class Y, class X>
 void forward_row(Y* y, const X* x, int64_t cols, bool add) {
-  // float32 keeps the exponentials in the result until their sum is known; others are computed twice
-  constexpr bool kKeep = std::is_same_v<Y, float>;
+  constexpr int64_t kKept = 2048;
+  float buffer[kKept], *kept = cols <= kKept ? buffer : nullptr;
+  if constexpr (std::is_same_v<Y, float>) kept = add ? kept : y;
   vf shift = vset(shift_of(largest_of(x, cols)));
-  vf sum = sum_vectors(cols, [=](int64_t j, auto n, vf s) {
+  float total = vsum(sum_vectors(cols, [=](int64_t j, auto n, vf s) {
     vf e = vfirst(vexp(vload_n(x + j, n) - shift), n, 0.0f);
-    if constexpr (kKeep)
-      if (!add) vstore_n(y + j, e, n);
+    if (kept) vstore_n(kept + j, e, n);
     return s + e;
-  });
-  float total = vsum(sum);
+  }));
   vf scale = vset(total == 0.0f ? 0.0f : 1.0f / total);
-  if (kKeep && !add)
-    return each_vector(cols, [=](int64_t j, auto n) { vstore_n(y + j, vload_n(y + j, n) * scale, n); });
+  if (kept) return each_vector(cols, [=](int64_t j, auto n) { put(y + j, vload_n(kept + j, n) * scale, n, add); });
   each_vector(cols, [=](int64_t j, auto n) { put(y + j, vexp(vload_n(x + j, n) - shift) * scale, n, add); });
 }
 

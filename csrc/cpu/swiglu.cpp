@@ -14,9 +14,10 @@ Status swiglu_forward(Context* ctx, const SwigluForwardArgs* a) {
     for_pieces(ctx, a->rows, a->cols, {a->out, a->gate, a->up}, [=](int64_t i, int64_t j0, int64_t n) {
       const T *gate = row_of<const T>(a->gate, i) + j0, *up = row_of<const T>(a->up, i) + j0;
       T* out = row_of<T>(a->out, i) + j0;
+      bool add = a->out.accumulate;
       each_vector(n, [=](int64_t j, auto w) {
         vf g = vload_n(gate + j, w);
-        put(out + j, g * vsigmoid(g) * vload_n(up + j, w), w, a->out.accumulate);
+        put(out + j, g * vsigmoid(g) * vload_n(up + j, w), w, add);
       });
     });
     return Status::ok;
@@ -34,10 +35,11 @@ Status swiglu_backward(Context* ctx, const SwigluBackwardArgs* a) {
       const T *gate = row_of<const T>(a->gate, i) + j0, *up = row_of<const T>(a->up, i) + j0;
       const T* dout = row_of<const T>(a->dout, i) + j0;
       T *dgate = row_of<T>(a->dgate, i) + j0, *dup = row_of<T>(a->dup, i) + j0;
+      bool add_to_up = a->dup.accumulate, add_to_gate = a->dgate.accumulate;
       each_vector(n, [=](int64_t j, auto w) {
         vf g = vload_n(gate + j, w), u = vload_n(up + j, w), d = vload_n(dout + j, w), s = vsigmoid(g), gs = g * s;
-        put(dup + j, d * gs, w, a->dup.accumulate);
-        put(dgate + j, d * u * vfma(gs, vset(1.0f) - s, s), w, a->dgate.accumulate);
+        put(dup + j, d * gs, w, add_to_up);
+        put(dgate + j, d * u * vfma(gs, vset(1.0f) - s, s), w, add_to_gate);
       });
     });
     return Status::ok;

@@ -11,7 +11,7 @@ from gristmill.ops.softmax import reference_backward, reference_forward
 
 LAYOUTS = [("float32", "plain"), ("float32", "gaps"), ("bfloat16", "gaps")]
 
-SHAPES = [(1, n) for n in SIZES] + [(3, 17), (17, 33), (5, 64), (2, 257), (65, 100)]
+SHAPES = [(1, n) for n in SIZES] + [(3, 17), (17, 33), (5, 64), (2, 257), (65, 100), (1, 2049)]
 
 
 def chain(cols: int) -> int:
