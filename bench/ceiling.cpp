@@ -66,7 +66,7 @@ template <int R, int W, bool in_place>
 void stream_loop(float** in, float** out, int64_t first, int64_t last) {
   Vector total = {};
   for (int64_t i = first; i < last; i += kLanes) {
-    Vector s = {};
+    Vector s = Vector{} + 1.0f;  // not zero: a loop that stores zeros becomes memset
     for (int r = 0; r < R; ++r) s += *reinterpret_cast<Vector*>(in[r] + i);
     for (int w = 0; w < W; ++w) *reinterpret_cast<Vector*>((in_place ? in : out)[w] + i) = s;
     if (W == 0) total += s;
