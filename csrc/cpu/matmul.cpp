@@ -1,6 +1,8 @@
 // out (M, N) = a (M, K) b (K, N). Both operands are packed into panels, then a register tile walks K. Every element is
 // one fma chain over k that starts from C, so tile and block sizes, M, and threads do not show in the bits.
 // Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008.
+#include <atomic>
+
 #include "cpu/matmul_thin.h"
 #include "cpu/table.h"
 
@@ -232,13 +234,66 @@ void pack_whole(void* p, int64_t i) {
 
 bool floating(DType t) { return t == DType::f32 || t == DType::bf16; }
 
-}  // namespace
-
-int64_t matmul_workspace(const MatmulArgs* a, int32_t) {
+int64_t one_workspace(const MatmulArgs* a) {
   bool is_thin = a->M <= kThin;
   int64_t n = steps(a, is_thin ? a->K : k_block(a)), rows = strips_of(a) * MR, cols = panels_of(a) * NR;
   bool cut = !is_thin && a->out.dtype == DType::bf16 && k_block(a) < a->K;
-  return (n * (rows + (is_thin || a->b.packed ? 0 : cols)) + (cut ? rows * cols : 0) + 2 * kAhead * NR) * 4 + 64;
+  int64_t floats = n * (rows + (is_thin || a->b.packed ? 0 : cols)) + (cut ? rows * cols : 0) + 2 * kAhead * NR;
+  return round_up(floats * 4, 64);
+}
+
+// One product of the batch, on the threads of ctx.
+void product(Context* ctx, const MatmulArgs* a, int64_t batch) {
+  int64_t step = k_block(a), rows = strips_of(a) * MR, cols = panels_of(a) * NR;
+  Job j{};
+  j.args = a;
+  j.batch = batch;
+  share_out(&j, ctx->threads);
+  j.width = thin_width(a, ctx->threads);
+  j.a = static_cast<float*>(ctx->workspace);
+  j.b = a->b.packed ? static_cast<float*>(const_cast<void*>(a->b.packed)) : j.a + rows * steps(a, step);
+  if (a->out.dtype == DType::bf16 && step < a->K) j.image = j.a + (rows + (a->b.packed ? 0 : cols)) * steps(a, step);
+  if (a->M <= kThin) {
+    pack_a(a, j.a, batch, 0, strips_of(a), 0, a->K);
+    return ctx->parallel_for(ctx, ceil_div(a->N, j.width), thin, &j);
+  }
+  int64_t packs = ceil_div(strips_of(a), j.packed) + (a->b.packed ? 0 : ceil_div(panels_of(a), j.packed));
+  for (; j.k0 < a->K || j.k0 == 0; j.k0 += step > 0 ? step : 1) {
+    j.kc = smaller(step, a->K - j.k0);
+    j.reach = steps(a, a->b.packed ? a->K : j.kc);
+    j.first = a->b.packed ? NR * steps(a, j.k0) : 0;
+    ctx->parallel_for(ctx, packs, pack, &j);
+    ctx->parallel_for(ctx, tasks(&j), block, &j);
+  }
+}
+
+// Small products of a batch go to one thread each.
+constexpr int64_t kSmall = 256 * 256 * 256;
+bool one_each(const MatmulArgs* a, int32_t threads) {
+  return threads > 1 && a->batch > 1 && a->M * a->N * a->K <= kSmall;
+}
+
+struct Batch {
+  Context* ctx;
+  const MatmulArgs* args;
+  std::atomic<int64_t> next{0};
+};
+
+void serial(Context*, int64_t n, void (*fn)(void*, int64_t), void* arg) {
+  for (int64_t i = 0; i < n; ++i) fn(arg, i);
+}
+
+void share_of_batch(void* p, int64_t lane) {
+  auto* b = static_cast<Batch*>(p);
+  int64_t bytes = one_workspace(b->args);
+  Context alone{1, serial, static_cast<char*>(b->ctx->workspace) + lane * bytes, bytes, nullptr};
+  for (int64_t i; (i = b->next.fetch_add(1, std::memory_order_relaxed)) < b->args->batch;) product(&alone, b->args, i);
+}
+
+}  // namespace
+
+int64_t matmul_workspace(const MatmulArgs* a, int32_t threads) {
+  return one_workspace(a) * (one_each(a, threads) ? threads : 1);
 }
 
 Status matmul(Context* ctx, const MatmulArgs* a) {
@@ -246,29 +301,12 @@ Status matmul(Context* ctx, const MatmulArgs* a) {
     return Status::unsupported;
   if ((a->out.strides[2] != 1 && a->N > 1) || (a->b.packed && a->batch > 1)) return Status::unsupported;
   if (ctx->workspace_bytes < matmul_workspace(a, ctx->threads)) return Status::workspace;
-  int64_t step = k_block(a), rows = strips_of(a) * MR, cols = panels_of(a) * NR;
-  Job j{};
-  j.args = a;
-  share_out(&j, ctx->threads);
-  j.width = thin_width(a, ctx->threads);
-  j.a = static_cast<float*>(ctx->workspace);
-  j.b = a->b.packed ? static_cast<float*>(const_cast<void*>(a->b.packed)) : j.a + rows * steps(a, step);
-  if (a->out.dtype == DType::bf16 && step < a->K) j.image = j.a + (rows + (a->b.packed ? 0 : cols)) * steps(a, step);
-  int64_t packs = ceil_div(strips_of(a), j.packed) + (a->b.packed ? 0 : ceil_div(panels_of(a), j.packed));
-  for (j.batch = 0; j.batch < a->batch; ++j.batch) {
-    if (a->M <= kThin) {
-      pack_a(a, j.a, j.batch, 0, strips_of(a), 0, a->K);
-      ctx->parallel_for(ctx, ceil_div(a->N, j.width), thin, &j);
-      continue;
-    }
-    for (j.k0 = 0; j.k0 < a->K || j.k0 == 0; j.k0 += step > 0 ? step : 1) {
-      j.kc = smaller(step, a->K - j.k0);
-      j.reach = steps(a, a->b.packed ? a->K : j.kc);
-      j.first = a->b.packed ? NR * steps(a, j.k0) : 0;
-      ctx->parallel_for(ctx, packs, pack, &j);
-      ctx->parallel_for(ctx, tasks(&j), block, &j);
-    }
+  if (one_each(a, ctx->threads)) {
+    Batch b{ctx, a};
+    ctx->parallel_for(ctx, ctx->threads, share_of_batch, &b);
+    return Status::ok;
   }
+  for (int64_t i = 0; i < a->batch; ++i) product(ctx, a, i);
   return Status::ok;
 }
 

@@ -28,19 +28,21 @@ def reference_backward(dout: Floats, a: Floats, b: Floats) -> tuple[Floats, Floa
 
 
 def into(out: Array, a: Array, b: Array, compute: str) -> None:
-    """out = a b for (M, K) and (K, N) with any strides; a transposed out is computed as b^T a^T."""
+    """out = a b for (..., M, K) and (..., K, N) with any strides and at most one dimension before;
+    a transposed out is computed as b^T a^T."""
     if out.strides[-1] != 1 and out.shape[-1] > 1:
         out, a, b = swapped(out), swapped(b), swapped(a)
     _C.matmul(_lifted(out), _lifted(a), _lifted(b), compute)
 
 
 def _lifted(x: Array) -> Array:
-    return x.view((1, *x.shape), (0, *x.strides), 0)
+    return x if len(x.shape) == 3 else x.view((1, *x.shape), (0, *x.strides), 0)
 
 
 def swapped(x: Array) -> Array:
-    """The transpose, without a copy."""
-    return x.view(x.shape[::-1], x.strides[::-1], 0)
+    """The transpose of the last two dimensions, without a copy."""
+    (*batch, m, n), (*steps, down, across) = x.shape, x.strides
+    return x.view((*batch, n, m), (*steps, across, down), 0)
 
 
 def linear(
@@ -88,22 +90,12 @@ def matmul(a: Tensor, b: Tensor, compute: str = "float32") -> Tensor:
             "allowed is (M, K) and (K, N), or both with the same batch in front, of one dtype"
         )
     out = _C.empty((*a.shape[:-1], b.shape[-1]), a.dtype)
-    for o, x, y in zip(_each(out), _each(a.array), _each(b.array), strict=True):
-        into(o, x, y, compute)
+    into(out, a.array, b.array, compute)
 
     def backward(dout: Array, da: Slot | None, db: Slot | None) -> None:
         if da is not None:
-            for o, d, y in zip(_each(da.out()), _each(dout), _each(b.array), strict=True):
-                into(o, d, swapped(y), compute)
+            into(da.out(), dout, swapped(b.array), compute)
         if db is not None:
-            for o, x, d in zip(_each(db.out()), _each(a.array), _each(dout), strict=True):
-                into(o, swapped(x), d, compute)
+            into(db.out(), swapped(a.array), dout, compute)
 
     return record(out, (a, b), backward)
-
-
-def _each(x: Array) -> list[Array]:
-    """The matrices of a batch."""
-    if len(x.shape) == 2:
-        return [x]
-    return [x.view(x.shape[1:], x.strides[1:], i * x.strides[0]) for i in range(x.shape[0])]
