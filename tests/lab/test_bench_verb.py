@@ -54,7 +54,7 @@ def test_the_table_is_printed_whatever_else_was_asked_for(
     code = main(["bench", *asked, "--peers", "numpy,numba,onedn", "--json", str(file)])
     out, err = capsys.readouterr()
     assert code == 2
-    assert "no bench of 'sliu', did you mean 'silu'?; there are: adamw, " in err
+    assert "no bench of 'sliu', did you mean 'silu'?; there are: adam" in err
     assert f"no case of silu has '7x7'; there are: {FORWARD}" in err
     assert "no dtype 'flaot32', did you mean 'float32'?" in err
     assert "numba is not installed: pip install 'gristmill[lab]'" in err
@@ -105,7 +105,7 @@ def test_against_a_faster_result_exits_1(
     file = tmp_path / "r.json"
     assert main(["bench", "silu_forward", *QUICK, "--json", str(file)]) == 0
     kept = json.loads(file.read_text())
-    kept["rows"][0]["of_ceiling"] *= 3
+    kept["rows"][0]["of_ceiling"] *= 1e6  # more than any noise
     file.write_text(json.dumps(kept))
     assert main(["bench", "silu_forward", *QUICK, "--against", str(file)]) == 1
     assert "1 slower than the noise explains" in capsys.readouterr().out
@@ -149,7 +149,7 @@ def test_an_unknown_table_lists_those_there_are(capsys: pytest.CaptureFixture[st
 
 def test_no_op_lists_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench"]) == 2
-    assert "name an op, or --all; there are: adamw" in capsys.readouterr().err
+    assert "name an op, or --all; there are: adam" in capsys.readouterr().err
     assert main(["bench", "--list"]) == 0
     assert "not installed: pip install torch" in capsys.readouterr().out
 
