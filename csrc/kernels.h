@@ -12,11 +12,11 @@
 namespace gristmill {
 
 // What shows in the bits, common to all tables (determinism contract). Tile sizes do not show and stay in cpu/.
-constexpr int64_t kLanes = 16;             // virtual lanes of every horizontal sum, added by one fixed tree
-constexpr int64_t kReduceChunk = 16384;    // elements per partial sum of a long reduction
-constexpr int64_t kRowChunk = 64;          // rows per partial sum of weight gradients (norms)
-constexpr int64_t kAttentionKeys = 256;    // keys per block of the softmax
-constexpr int64_t kLossColumns = 4096;     // logits of a row per partial log-sum-exp
+constexpr int64_t kLanes = 16;           // virtual lanes of every horizontal sum, added by one fixed tree
+constexpr int64_t kReduceChunk = 16384;  // elements per partial sum of a long reduction
+constexpr int64_t kRowChunk = 64;        // rows per partial sum of weight gradients (norms)
+constexpr int64_t kAttentionKeys = 256;  // keys per block of the softmax
+constexpr int64_t kLossColumns = 4096;   // logits of a row per partial log-sum-exp
 
 struct Context {
   int32_t threads;
