@@ -15,15 +15,6 @@ constexpr int64_t kUncut = 4096;            // bfloat16 results are rounded once
 constexpr int64_t kTasks = 48;              // of a thread in one block of k, so that none waits long at the end
 constexpr int64_t kMost = 8;                // panels packed together, and strips of a task, at most
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
-int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-
-bool pairs(const MatmulArgs* a) { return kPairs && a->compute == DType::bf16; }
-
-// Steps the register tile makes over k; the floats of one row of a panel.
-int64_t steps(const MatmulArgs* a, int64_t k) { return pairs(a) ? (k + 1) / 2 : k; }
-
 // K in equal blocks, none larger than the cache likes.
 int64_t k_block(const MatmulArgs* a) {
   int64_t most = kPanelBytes / (NR * 4) * (pairs(a) ? 2 : 1), blocks = ceil_div(a->K, most);
@@ -38,7 +29,7 @@ struct Job {
   float* image;            // (M, NR * panels) sums so far of a bfloat16 result whose K is cut, else null
   int64_t first, reach;    // b's panel of column c begins at b + c * reach + first
   int64_t strips, panels;  // of a and b in a task
-  int64_t packed, width;   // panels packed by one; columns of a task of a thin product
+  int64_t packed;          // panels packed by one
 };
 
 int64_t strips_of(const MatmulArgs* m) { return ceil_div(m->M, MR); }
@@ -57,32 +48,6 @@ void share_out(Job* j, int32_t threads) {
   j->strips = threads > 1 ? larger(1, strips_of(m) * blocks / (kTasks * threads)) : kMost;
   while (threads > 1 && tasks(j) < kTasks * threads && j->panels > 2) j->panels = ceil_div(j->panels, 2);
   j->packed = threads > 1 ? larger(1, smaller(kMost, (strips_of(m) + panels_of(m)) / (kTasks * threads))) : kMost;
-}
-
-template <int P, class T>
-void pack_typed(const MatmulArgs* m, float* dst, const Source<T>& s, int64_t row, int64_t panels, int64_t n) {
-  if constexpr (kPairs)
-    if (pairs(m)) return pack_panels<Paired, P>(dst, s, row, panels, n);
-  if (m->compute == DType::bf16 && sizeof(T) == 4) return pack_panels<Rounded, P>(dst, s, row, panels, n);
-  pack_panels<Plain, P>(dst, s, row, panels, n);
-}
-
-// Panels of P rows from `row` of an operand (rows, K) with strides (sr, sk), over kc from k0.
-template <int P>
-void pack_operand(const MatmulArgs* m, float* dst, const View& v, int64_t batch, int64_t rows, int64_t sr, int64_t sk,
-                  int64_t row, int64_t panels, int64_t k0, int64_t kc) {
-  int64_t at = batch * v.strides[0] + k0 * sk, n = steps(m, kc);
-  if (v.dtype == DType::f32)
-    return pack_typed<P>(m, dst, Source<float>{static_cast<const float*>(v.data) + at, sr, sk, rows, kc}, row, panels,
-                         n);
-  pack_typed<P>(m, dst, Source<uint16_t>{static_cast<const uint16_t*>(v.data) + at, sr, sk, rows, kc}, row, panels, n);
-}
-
-void pack_a(const MatmulArgs* m, float* dst, int64_t batch, int64_t strip, int64_t count, int64_t k0, int64_t kc) {
-  pack_operand<MR>(m, dst, m->a, batch, m->M, m->a.strides[1], m->a.strides[2], strip * MR, count, k0, kc);
-}
-void pack_b(const MatmulArgs* m, float* dst, int64_t batch, int64_t panel, int64_t count, int64_t k0, int64_t kc) {
-  pack_operand<NR>(m, dst, m->b, batch, m->N, m->b.strides[2], m->b.strides[1], panel * NR, count, k0, kc);
 }
 
 void pack(void* p, int64_t i) {
@@ -152,76 +117,6 @@ void block(void* p, int64_t i) {
   f32 ? task<Single, float>(j, row, panel) : task<Single, uint16_t>(j, row, panel);
 }
 
-// A thin product: a task is `width` columns over the whole of k. Few rows take b from where it lies.
-bool few(const MatmulArgs* m) {
-  return kFewRows > 0 && m->M <= kFewRows && !m->b.packed && (m->b.strides[1] == 1 || m->b.strides[2] == 1);
-}
-
-// Columns of a task.
-int64_t thin_width(const MatmulArgs* m, int32_t threads) {
-  if (!few(m) || m->b.strides[1] == 1) return NR;
-  int64_t most = kThin * NR / (m->M == 1 ? 2 : 4);
-  return smaller(most, round_up(ceil_div(m->N, threads > 1 ? 4 * threads : 1), W));
-}
-
-template <class Step, class Mode, class T>
-void few_rows(const Job* j, float* c, const Source<T>& b, int64_t col) {
-  int64_t n = steps(j->args, j->args->K);
-  if (j->args->M == 1)
-    b.col == 1 ? few_along<Step, Mode, 1>(c, j->a, b, col, n) : few_across<Step, Mode, 1>(c, j->width, j->a, b, col, n);
-  else
-    b.col == 1 ? few_along<Step, Mode, 4>(c, j->a, b, col, n) : few_across<Step, Mode, 4>(c, j->width, j->a, b, col, n);
-}
-
-template <class T>
-void few_columns(const Job* j, float* c, int64_t col) {
-  const MatmulArgs* m = j->args;
-  Source<T> b{static_cast<const T*>(m->b.data) + j->batch * m->b.strides[0], m->b.strides[2], m->b.strides[1], m->N,
-              m->K};
-  if constexpr (kPairs)
-    if (pairs(m)) return few_rows<Paired, Pair>(j, c, b, col);
-  if (m->compute == DType::bf16 && sizeof(T) == 4) return few_rows<Rounded, Single>(j, c, b, col);
-  few_rows<Plain, Single>(j, c, b, col);
-}
-
-template <class Mode>
-void thin_panel(const Job* j, float* c, int64_t col) {
-  const MatmulArgs* m = j->args;
-  int64_t all = steps(m, m->K), each = pairs(m) ? 2 : 1;
-  alignas(64) float piece[kPiece * NR];
-  for (int64_t k = 0; k < all; k += m->b.packed ? all : kPiece) {
-    int64_t n = m->b.packed ? all : smaller(kPiece, all - k);
-    const float* b = m->b.packed ? j->b + col * all : piece;
-    if (!m->b.packed) pack_b(m, piece, j->batch, col / NR, 1, k * each, smaller(kPiece * each, m->K - k * each));
-    for (int64_t row = 0; row < m->M; row += MR, c += MR * NR)
-      tile_of<Mode>(smaller(MR, m->M - row), c, NR, c, NR, j->a + row * all + k * MR, b, n);
-    c -= strips_of(m) * MR * NR;
-  }
-}
-
-template <class T>
-void thin_columns(const Job* j, int64_t col) {
-  const MatmulArgs* m = j->args;
-  int64_t width = j->width, cols = smaller(width, m->N - col), ldc = m->out.strides[1];
-  alignas(64) float c[kThin * NR];
-  T* out = static_cast<T*>(m->out.data) + j->batch * m->out.strides[0] + col;
-  for (int64_t i = 0; i < m->M; ++i)
-    for (int64_t v = 0; v < width; v += W)
-      vstore(c + i * width + v, m->out.accumulate && v < cols ? vload_n(out + i * ldc + v, cols - v) : vzero());
-  if (few(m))
-    m->b.dtype == DType::f32 ? few_columns<float>(j, c, col) : few_columns<uint16_t>(j, c, col);
-  else
-    pairs(m) ? thin_panel<Pair>(j, c, col) : thin_panel<Single>(j, c, col);
-  for (int64_t i = 0; i < m->M; ++i)
-    for (int64_t v = 0; v < cols; v += W) vstore_n(out + i * ldc + v, vload(c + i * width + v), cols - v);
-}
-
-void thin(void* p, int64_t i) {
-  auto* j = static_cast<const Job*>(p);
-  int64_t col = i * j->width;
-  j->args->out.dtype == DType::f32 ? thin_columns<float>(j, col) : thin_columns<uint16_t>(j, col);
-}
-
 struct PackJob {
   MatmulArgs args;
   float* out;
@@ -244,19 +139,15 @@ int64_t one_workspace(const MatmulArgs* a) {
 
 // One product of the batch, on the threads of ctx.
 void product(Context* ctx, const MatmulArgs* a, int64_t batch) {
+  if (a->M <= kThin) return thin_product(ctx, a, batch);
   int64_t step = k_block(a), rows = strips_of(a) * MR, cols = panels_of(a) * NR;
   Job j{};
   j.args = a;
   j.batch = batch;
   share_out(&j, ctx->threads);
-  j.width = thin_width(a, ctx->threads);
   j.a = static_cast<float*>(ctx->workspace);
   j.b = a->b.packed ? static_cast<float*>(const_cast<void*>(a->b.packed)) : j.a + rows * steps(a, step);
   if (a->out.dtype == DType::bf16 && step < a->K) j.image = j.a + (rows + (a->b.packed ? 0 : cols)) * steps(a, step);
-  if (a->M <= kThin) {
-    pack_a(a, j.a, batch, 0, strips_of(a), 0, a->K);
-    return ctx->parallel_for(ctx, ceil_div(a->N, j.width), thin, &j);
-  }
   int64_t packs = ceil_div(strips_of(a), j.packed) + (a->b.packed ? 0 : ceil_div(panels_of(a), j.packed));
   for (; j.k0 < a->K || j.k0 == 0; j.k0 += step > 0 ? step : 1) {
     j.kc = smaller(step, a->K - j.k0);

@@ -55,8 +55,9 @@ inline void store(To* to, int64_t ldt, const vf (&acc)[R][V]) {
     for (int v = 0; v < V; ++v) vstore(to + i * ldt + v * W, acc[i][v]);
 }
 
-// to (R, NR) = from + a (steps, MR)^T b (steps, NR). The tile right of it comes next: its lines are fetched meanwhile.
-template <class Mode, int R, class From, class To>
+// to (R, NR) = from + a (steps, H)^T b (steps, NR). The tile right of it comes next: its lines are fetched meanwhile.
+// One row takes b no faster than memory brings it: fetching ahead would get in the way (bench/LOG.md).
+template <class Mode, int R, int H = MR, class From, class To>
 void tile(To* to, int64_t ldt, const From* from, int64_t ldf, const float* a, const float* b, int64_t steps) {
   vf acc[R][NV];
   begin(acc, from, ldf);
@@ -68,12 +69,12 @@ void tile(To* to, int64_t ldt, const From* from, int64_t ldf, const float* a, co
     vf row[NV];
     for (int v = 0; v < NV; ++v) {
       row[v] = vload(b + k * NR + v * W);
-      __builtin_prefetch(b + (k + kAhead) * NR + v * W);
+      if (R > 1) __builtin_prefetch(b + (k + kAhead) * NR + v * W);
     }
-    __builtin_prefetch(a + (k + 2 * kAhead) * MR);
+    if (R > 1) __builtin_prefetch(a + (k + 2 * kAhead) * H);
 #pragma GCC unroll 16
     for (int i = 0; i < R; ++i)
-      for (int v = 0; v < NV; ++v) acc[i][v] = Mode::step(a[k * MR + i], row[v], acc[i][v]);
+      for (int v = 0; v < NV; ++v) acc[i][v] = Mode::step(a[k * H + i], row[v], acc[i][v]);
   }
   store(to, ldt, acc);
 }

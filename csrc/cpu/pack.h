@@ -180,6 +180,11 @@ void pack_across(float* dst, const Source<T>& s, int64_t r0, int64_t panels, int
 // A panel whose steps lie side by side: 16 rows and 16 steps are turned at a time.
 template <class Step, int P, class T>
 void pack_along(float* dst, const Source<T>& s, int64_t r0, int64_t steps) {
+  if (P == 1) {
+    for (int64_t k = 0; k < steps; k += 16)
+      _mm512_mask_storeu_epi32(dst + k, first(steps - k), along(Step{}, s, r0, k));
+    return;
+  }
   constexpr int kRows = P < 16 ? P : 16;
   for (int64_t r = 0; r < P; r += 16)
     for (int64_t k = 0; k < steps; k += 16) {
