@@ -48,6 +48,35 @@ def _swiglu(out: Any, gate: Any, up: Any) -> None:
 
 
 @compiled
+def _relu(out: Any, x: Any) -> None:
+    for i in prange(x.shape[0]):
+        for j in range(x.shape[1]):
+            out[i, j] = max(x[i, j], np.float32(0))
+
+
+@compiled
+def _tanh(out: Any, x: Any) -> None:
+    for i in prange(x.shape[0]):
+        for j in range(x.shape[1]):
+            out[i, j] = math.tanh(x[i, j])
+
+
+@compiled
+def _sigmoid(out: Any, x: Any) -> None:
+    for i in prange(x.shape[0]):
+        for j in range(x.shape[1]):
+            out[i, j] = one / (one + math.exp(-x[i, j]))
+
+
+@compiled
+def _mse(loss: Any, x: Any, target: Any) -> None:
+    total = np.float32(0)
+    for i in prange(x.shape[0]):
+        total += (x[i] - target[i]) * (x[i] - target[i])
+    loss[0] = total / np.float32(x.shape[0])
+
+
+@compiled
 def _rmsnorm(out: Any, rstd: Any, x: Any, weight: Any, eps: Any) -> None:
     for i in prange(x.shape[0]):
         total = np.float32(0)
@@ -111,6 +140,10 @@ TABLE: dict[str, Callable[..., Callable[[], object] | None]] = {
     ),
     "silu_forward": _whole(_silu),
     "swiglu_forward": _whole(_swiglu),
+    "relu_forward": _whole(_relu),
+    "tanh_forward": _whole(_tanh),
+    "sigmoid_forward": _whole(_sigmoid),
+    "mse_forward": _whole(_mse),
     "rmsnorm_forward": _whole(_rmsnorm),
     "layernorm_forward": _whole(_layernorm),
     "adamw": _whole(_adamw),

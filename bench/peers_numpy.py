@@ -59,6 +59,77 @@ def swiglu_forward(out: Array, gate: Array, up: Array) -> Prepared:
     return run
 
 
+def relu_forward(out: Array, x: Array) -> Callable[[], object]:
+    return lambda: np.maximum(x, 0, out=out)
+
+
+def relu_backward(dx: Array, dout: Array, out: Array) -> Prepared:
+    positive = np.empty(out.shape, bool)
+
+    def run() -> None:
+        np.greater(out, 0, out=positive)
+        np.multiply(dout, positive, out=dx)
+
+    return run
+
+
+def tanh_forward(out: Array, x: Array) -> Callable[[], object]:
+    return lambda: np.tanh(x, out=out)
+
+
+def tanh_backward(dx: Array, dout: Array, out: Array) -> Prepared:
+    def run() -> None:
+        np.multiply(out, out, out=dx)
+        np.subtract(1, dx, out=dx)
+        np.multiply(dx, dout, out=dx)
+
+    return run
+
+
+def sigmoid_forward(out: Array, x: Array) -> Callable[[], object]:
+    def run() -> None:
+        np.negative(x, out=out)
+        np.exp(out, out=out)
+        np.add(out, 1, out=out)
+        np.reciprocal(out, out=out)
+
+    return run
+
+
+def sigmoid_backward(dx: Array, dout: Array, out: Array) -> Prepared:
+    def run() -> None:
+        np.subtract(1, out, out=dx)
+        np.multiply(dx, out, out=dx)
+        np.multiply(dx, dout, out=dx)
+
+    return run
+
+
+def mse_forward(loss: Array, x: Array, target: Array) -> Prepared:
+    scratch = np.empty_like(x)
+
+    def run() -> None:
+        np.subtract(x, target, out=scratch)
+        np.multiply(scratch, scratch, out=scratch)
+        np.mean(scratch, keepdims=True, out=loss)
+
+    return run
+
+
+def mse_backward(
+    dx: Array | None, dtarget: Array | None, dloss: Array, x: Array, target: Array
+) -> Prepared:
+    if dx is None or dtarget is not None:
+        return None
+    out, scale = dx, dloss * np.float32(2 / x.size)
+
+    def run() -> None:
+        np.subtract(x, target, out=out)
+        np.multiply(out, scale, out=out)
+
+    return run
+
+
 def layernorm_forward(
     out: Array,
     mean: Array | None,
@@ -154,6 +225,8 @@ TABLE: dict[str, Callable[..., Prepared]] = {
     f.__name__: f
     for f in (
         *(gelu_forward, silu_forward, swiglu_forward, layernorm_forward, rmsnorm_forward),
+        *(relu_forward, relu_backward, tanh_forward, tanh_backward),
+        *(sigmoid_forward, sigmoid_backward, mse_forward, mse_backward),
         *(reduce, embedding_forward, adamw),
     )
 }

@@ -14,6 +14,8 @@ FLOPS = {
     "swiglu_forward": 5, "swiglu_backward": 11, "rmsnorm_forward": 4, "rmsnorm_backward": 8,
     "layernorm_forward": 7, "layernorm_backward": 11, "rope": 3, "softmax_forward": 4,
     "cross_entropy_forward": 3, "cross_entropy_backward": 4, "dropout": 2, "reduce": 1,
+    "relu_forward": 1, "relu_backward": 1, "tanh_forward": 1, "tanh_backward": 3,
+    "sigmoid_forward": 3, "sigmoid_backward": 3, "mse_forward": 3, "mse_backward": 2,
     "elementwise": 1, "adamw": 13, "sgd": 4, "random": 12,
 }  # fmt: skip
 

@@ -98,6 +98,30 @@ struct Context {
   F(View, dout, "(rows, cols)") F(View, gate, "(rows, cols)") F(View, up, "(rows, cols)") \
   F(int64_t, rows, "") F(int64_t, cols, "")
 
+#define GM_RELU_FORWARD(F) \
+  F(View, out, "(rows, cols) f32|bf16, last stride 1") F(View, x, "(rows, cols), last stride 1") \
+  F(int64_t, rows, "") F(int64_t, cols, "")
+
+#define GM_RELU_BACKWARD(F) \
+  F(View, dx, "(rows, cols)") F(View, dout, "(rows, cols)") F(View, out, "(rows, cols) from the forward pass") \
+  F(int64_t, rows, "") F(int64_t, cols, "")
+
+#define GM_TANH_FORWARD(F) \
+  F(View, out, "(rows, cols) f32|bf16, last stride 1") F(View, x, "(rows, cols), last stride 1") \
+  F(int64_t, rows, "") F(int64_t, cols, "")
+
+#define GM_TANH_BACKWARD(F) \
+  F(View, dx, "(rows, cols)") F(View, dout, "(rows, cols)") F(View, out, "(rows, cols) from the forward pass") \
+  F(int64_t, rows, "") F(int64_t, cols, "")
+
+#define GM_SIGMOID_FORWARD(F) \
+  F(View, out, "(rows, cols) f32|bf16, last stride 1") F(View, x, "(rows, cols), last stride 1") \
+  F(int64_t, rows, "") F(int64_t, cols, "")
+
+#define GM_SIGMOID_BACKWARD(F) \
+  F(View, dx, "(rows, cols)") F(View, dout, "(rows, cols)") F(View, out, "(rows, cols) from the forward pass") \
+  F(int64_t, rows, "") F(int64_t, cols, "")
+
 #define GM_ROPE(F) \
   F(View, out, "(B, T, H, D) f32|bf16, last stride 1; may be x itself unless interleaved") F(View, x, "(B, T, H, D) last stride 1") \
   F(View, cos, "(positions, D/2) f32") F(View, sin, "(positions, D/2) f32") F(View, start, "(B) i64: position of row 0; null: 0") \
@@ -137,6 +161,15 @@ struct Context {
   F(View, x, "(rows, cols) f32|bf16") F(View, weight, "(V, cols) f32|bf16") F(View, targets, "(rows) i32; below 0: ignored") \
   F(int64_t, rows, "") F(int64_t, cols, "") F(int64_t, V, "") \
   F(float, scale, "usually 1 / number of counted targets") F(float, smoothing, "as in cross_entropy") F(DType, compute, "as in matmul")
+
+#define GM_MSE_FORWARD(F) \
+  F(View, loss, "(1) f32|bf16: the mean of (x - target)^2") F(View, x, "(n) f32|bf16, contiguous") F(View, target, "(n) the same") \
+  F(int64_t, n, "0: the mean is NaN")
+
+#define GM_MSE_BACKWARD(F) \
+  F(View, dx, "(n); may be null") F(View, dtarget, "(n): the same with the other sign; may be null") \
+  F(View, dloss, "(1) f32|bf16") F(View, x, "(n) f32|bf16, contiguous") F(View, target, "(n) the same") \
+  F(int64_t, n, "")
 
 #define GM_DROPOUT(F) \
   F(View, out, "(n) f32|bf16, contiguous") F(View, x, "(n) f32|bf16, contiguous; dout in the backward pass: the mask is the same") \
@@ -197,6 +230,12 @@ struct Context {
   X(silu_backward,        SILU_BACKWARD,        SiluBackwardArgs,         "") \
   X(swiglu_forward,       SWIGLU_FORWARD,       SwigluForwardArgs,        "silu_forward") \
   X(swiglu_backward,      SWIGLU_BACKWARD,      SwigluBackwardArgs,       "silu_forward silu_backward") \
+  X(relu_forward,         RELU_FORWARD,         ReluForwardArgs,          "") \
+  X(relu_backward,        RELU_BACKWARD,        ReluBackwardArgs,         "") \
+  X(tanh_forward,         TANH_FORWARD,         TanhForwardArgs,          "") \
+  X(tanh_backward,        TANH_BACKWARD,        TanhBackwardArgs,         "") \
+  X(sigmoid_forward,      SIGMOID_FORWARD,      SigmoidForwardArgs,       "") \
+  X(sigmoid_backward,     SIGMOID_BACKWARD,     SigmoidBackwardArgs,      "") \
   X(rope,                 ROPE,                 RopeArgs,                 "") \
   X(embedding_forward,    EMBEDDING_FORWARD,    EmbeddingForwardArgs,     "") \
   X(embedding_backward,   EMBEDDING_BACKWARD,   EmbeddingBackwardArgs,    "") \
@@ -205,6 +244,8 @@ struct Context {
   X(cross_entropy_forward,  CROSS_ENTROPY_FORWARD,  CrossEntropyForwardArgs,  "") \
   X(cross_entropy_backward, CROSS_ENTROPY_BACKWARD, CrossEntropyBackwardArgs, "") \
   X(linear_cross_entropy, LINEAR_CROSS_ENTROPY, LinearCrossEntropyArgs,   "matmul cross_entropy_forward cross_entropy_backward") \
+  X(mse_forward,          MSE_FORWARD,          MseForwardArgs,           "") \
+  X(mse_backward,         MSE_BACKWARD,         MseBackwardArgs,          "") \
   X(dropout,              DROPOUT,              DropoutArgs,              "") \
   X(elementwise,          ELEMENTWISE,          ElementwiseArgs,          "") \
   X(reduce,               REDUCE,               ReduceArgs,               "") \
@@ -215,7 +256,7 @@ struct Context {
   X(rmsprop,              RMSPROP,              RmspropArgs,              "") \
   X(sgd,                  SGD,                  SgdArgs,                  "")
 
-enum class Elementwise : int32_t { copy, add, sub, mul, div, maximum, neg, exp, log, sqrt, tanh, sigmoid, relu, square };
+enum class Elementwise : int32_t { copy, add, sub, mul, div, maximum, neg, exp, log, sqrt, square };
 enum class Reduce : int32_t { sum, mean, max, sum_of_squares };
 enum class Distribution : int32_t { uniform, normal, truncated_normal };
 

@@ -3,8 +3,7 @@
 namespace gristmill {
 namespace {
 
-constexpr const char* kNames[] = {"copy", "add", "sub",  "mul",  "div",     "maximum", "neg",
-                                  "exp",  "log", "sqrt", "tanh", "sigmoid", "relu",    "square"};
+constexpr const char* kNames[] = {"copy", "add", "sub", "mul", "div", "maximum", "neg", "exp", "log", "sqrt", "square"};
 
 int32_t op_from(const std::string& name) {
   std::string all;

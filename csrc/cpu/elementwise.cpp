@@ -16,9 +16,6 @@ GM_INLINE vf apply(Elementwise op, vf a, vf b) {
     case Elementwise::exp: return vexp(a);
     case Elementwise::log: return vlog(a);
     case Elementwise::sqrt: return vsqrt(a);
-    case Elementwise::tanh: return vtanh(a);
-    case Elementwise::sigmoid: return vsigmoid(a);
-    case Elementwise::relu: return vmax(vzero(), a);  // lets NaN through
     case Elementwise::square: return a * a;
   }
   return a;
@@ -40,9 +37,6 @@ void with_op(Elementwise op, const F& f) {
     GM_CASE(exp)
     GM_CASE(log)
     GM_CASE(sqrt)
-    GM_CASE(tanh)
-    GM_CASE(sigmoid)
-    GM_CASE(relu)
     GM_CASE(square)
 #undef GM_CASE
   }

@@ -235,13 +235,19 @@ class Tensor:
         return self._unary("sqrt")
 
     def tanh(self) -> Tensor:
-        return self._unary("tanh")
+        from gristmill.ops.tanh import tanh
+
+        return tanh(self)
 
     def sigmoid(self) -> Tensor:
-        return self._unary("sigmoid")
+        from gristmill.ops.sigmoid import sigmoid
+
+        return sigmoid(self)
 
     def relu(self) -> Tensor:
-        return self._unary("relu")
+        from gristmill.ops.relu import relu
+
+        return relu(self)
 
     def square(self) -> Tensor:
         return self._unary("square")
@@ -371,8 +377,8 @@ def rows(array: Array) -> Array:
     shape, strides = tuple(array.shape), tuple(array.strides)
     if len(shape) == 2:
         return array
-    if len(shape) == 1:
-        return array.view((1, shape[0]), (shape[0], strides[0]), 0)
+    if len(shape) < 2:
+        return array.view((1, array.size), (array.size, *strides)[:2] if shape else (1, 1), 0)
     n, step = 1, strides[-2]
     for size, stride in zip(shape[-2::-1], strides[-2::-1], strict=True):
         if size != 1 and stride != step * n:

@@ -63,6 +63,17 @@ def test_kinks_between_the_values():
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("op", ["relu", "tanh", "sigmoid"])
+def test_activations_take_any_strides_and_no_dimension(op):
+    x = gm.tensor(np.arange(-3, 3, dtype=np.float32).reshape(2, 3), requires_grad=True)
+    plain = gm.tensor(x.numpy().T.copy(), requires_grad=True)
+    for a in (x.T, plain):
+        getattr(a, op)().sum().backward()
+    assert (plain.grad.numpy() == x.grad.numpy().T).all()
+    one = getattr(gm.tensor(2.0), op)()
+    assert (one.shape, one.item()) == ((), getattr(gm.tensor([2.0]), op)().item())
+
+
 def test_sum_and_mean():
     check(lambda a: (a * a).sum() * 2.0, (3, 4), twin=lambda a: 2 * (a * a).sum().reshape(1))
     check(lambda a: a.mean(), (4, 4), twin=lambda a: a.mean().reshape(1))

@@ -23,12 +23,16 @@ from gristmill.ops import (
     layernorm,
     linear_cross_entropy,
     matmul,
+    mse,
     reduce,
+    relu,
     rmsnorm,
     rope,
+    sigmoid,
     silu,
     softmax,
     swiglu,
+    tanh,
 )
 
 IDS = np.array([[4, 0, 4], [1, 4, 2]])
@@ -177,8 +181,22 @@ OPS: dict[str, tuple[Twin, Twin, Twin, list[tuple[int, ...]]]] = {
             lambda d, x, op=op: elementwise.reference_backward(d, op, x),
             [(3, 20)],
         )
-        for op in ("neg", "exp", "log", "sqrt", "tanh", "sigmoid", "relu", "square")
+        for op in ("neg", "exp", "log", "sqrt", "square")
     },
+    **{
+        name: (
+            op,
+            twin.reference_forward,
+            lambda d, x, twin=twin: (twin.reference_backward(d, twin.reference_forward(x)),),
+            [(2, 3, 20)],
+        )
+        for name, op, twin in (
+            ("relu", relu.relu, relu),
+            ("tanh", tanh.tanh, tanh),
+            ("sigmoid", sigmoid.sigmoid, sigmoid),
+        )
+    },
+    "mse": (mse.mse, mse.reference_forward, mse.reference_backward, [(2, 3, 20), (2, 3, 20)]),
 }
 POSITIVE = ("log", "sqrt")
 

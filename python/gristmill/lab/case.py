@@ -31,8 +31,7 @@ SIZES = (1, 7, 8, 9, 15, 16, 17, 31, 61)
 _STORED = {"float32": "f4", "bfloat16": "u2", "int32": "i4", "int64": "i8", "uint8": "u1"}
 ENUMS = {
     ("elementwise", "op"): [
-        *("copy", "add", "sub", "mul", "div", "maximum", "neg", "exp", "log", "sqrt", "tanh"),
-        *("sigmoid", "relu", "square"),
+        *("copy", "add", "sub", "mul", "div", "maximum", "neg", "exp", "log", "sqrt", "square"),
     ],
     ("reduce", "op"): ["sum", "mean", "max", "sum_of_squares"],
     ("random", "distribution"): ["uniform", "normal", "truncated_normal"],

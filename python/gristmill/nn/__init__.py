@@ -11,8 +11,12 @@ from gristmill.nn.module import (
     Linear,
     Module,
     ModuleList,
+    MSELoss,
+    ReLU,
     RMSNorm,
+    Sigmoid,
     SiLU,
+    Tanh,
 )
 
 __all__ = [
@@ -22,11 +26,15 @@ __all__ = [
     "Embedding",
     "LayerNorm",
     "Linear",
+    "MSELoss",
     "Module",
     "ModuleList",
     "Parameter",
     "RMSNorm",
+    "ReLU",
     "SiLU",
+    "Sigmoid",
+    "Tanh",
     "functional",
     "init",
 ]

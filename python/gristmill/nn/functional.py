@@ -8,11 +8,15 @@ from gristmill.ops.gelu import gelu
 from gristmill.ops.layernorm import layernorm as layer_norm
 from gristmill.ops.linear_cross_entropy import linear_cross_entropy
 from gristmill.ops.matmul import linear, matmul
+from gristmill.ops.mse import mse as mse_loss
+from gristmill.ops.relu import relu
 from gristmill.ops.rmsnorm import rmsnorm as rms_norm
 from gristmill.ops.rope import rope
+from gristmill.ops.sigmoid import sigmoid
 from gristmill.ops.silu import silu
 from gristmill.ops.softmax import softmax
 from gristmill.ops.swiglu import swiglu
+from gristmill.ops.tanh import tanh
 
 __all__ = [
     "attention",
@@ -24,9 +28,13 @@ __all__ = [
     "linear",
     "linear_cross_entropy",
     "matmul",
+    "mse_loss",
+    "relu",
     "rms_norm",
     "rope",
+    "sigmoid",
     "silu",
     "softmax",
     "swiglu",
+    "tanh",
 ]

@@ -17,8 +17,12 @@ from gristmill.ops.embedding import embedding
 from gristmill.ops.gelu import gelu
 from gristmill.ops.layernorm import layernorm
 from gristmill.ops.matmul import linear
+from gristmill.ops.mse import mse
+from gristmill.ops.relu import relu
 from gristmill.ops.rmsnorm import rmsnorm
+from gristmill.ops.sigmoid import sigmoid
 from gristmill.ops.silu import silu
+from gristmill.ops.tanh import tanh
 
 
 class Module:
@@ -205,6 +209,34 @@ class SiLU(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return silu(x)
+
+
+class ReLU(Module):
+    """max(x, 0)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return relu(x)
+
+
+class Tanh(Module):
+    """The hyperbolic tangent."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return tanh(x)
+
+
+class Sigmoid(Module):
+    """1 / (1 + exp(-x))."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sigmoid(x)
+
+
+class MSELoss(Module):
+    """The mean of (x - target)^2 over all elements."""
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        return mse(x, target)
 
 
 class Dropout(Module):

@@ -20,9 +20,6 @@ _UNARY: dict[str, Callable[[Floats], Floats]] = {
     "exp": np.exp,
     "log": np.log,
     "sqrt": np.sqrt,
-    "tanh": np.tanh,
-    "sigmoid": lambda a: 1 / (1 + np.exp(-a)),
-    "relu": lambda a: np.maximum(a, 0),
     "square": lambda a: a * a,
 }
 _BINARY: dict[str, Callable[[Floats, Floats], Floats]] = {
@@ -39,9 +36,6 @@ _SLOPE: dict[str, Callable[[Floats, Floats], Floats]] = {
     "exp": lambda a, y: y,
     "log": lambda a, y: 1 / a,
     "sqrt": lambda a, y: 0.5 / y,
-    "tanh": lambda a, y: 1 - y * y,
-    "sigmoid": lambda a, y: y * (1 - y),
-    "relu": lambda a, y: (a > 0).astype(a.dtype),
     "square": lambda a, y: 2 * a,
 }
 # (d op / da, d op / db); where a == b maximum gives half to each, as PyTorch does
@@ -55,8 +49,8 @@ _SLOPES: dict[str, Callable[[Floats, Floats], tuple[Floats, Floats]]] = {
 
 
 def reference_forward(op: str, a: Floats, b: Floats | None = None) -> Floats:
-    """The twin: one operand for copy, neg, exp, log, sqrt, tanh, sigmoid, relu, square; two, which
-    broadcast, for add, sub, mul, div, maximum."""
+    """The twin: one operand for copy, neg, exp, log, sqrt, square; two, which broadcast, for add,
+    sub, mul, div, maximum."""
     return _UNARY[op](a) if b is None else _BINARY[op](a, b)
 
 
@@ -89,7 +83,7 @@ def _compute(op: str, a: Array, b: Array | float = 0.0) -> Array:
 
 def _step(a: Array) -> Array:
     """1 where a > 0, else 0: the positive part, blown up past 1 and cut there."""
-    big = _compute("mul", _compute("mul", _compute("relu", a), 3e38), 3e38)
+    big = _compute("mul", _compute("mul", _compute("maximum", a, 0.0), 3e38), 3e38)
     return _compute("neg", _compute("maximum", _compute("neg", big), -1.0))
 
 
@@ -99,15 +93,12 @@ _BACKWARD: dict[str, Callable[[Array, Array, Array], Array]] = {
     "exp": lambda d, a, y: _compute("mul", d, y),
     "log": lambda d, a, y: _compute("div", d, a),
     "sqrt": lambda d, a, y: _compute("div", _compute("mul", d, 0.5), y),
-    "tanh": lambda d, a, y: _compute("sub", d, _compute("mul", d, _compute("square", y))),
-    "sigmoid": lambda d, a, y: _compute("mul", d, _compute("sub", y, _compute("square", y))),
-    "relu": lambda d, a, y: _compute("mul", d, _step(a)),
     "square": lambda d, a, y: _compute("mul", _compute("mul", d, 2.0), a),
 }
 
 
 def unary(x: Tensor, op: str) -> Tensor:
-    """One of neg, exp, log, sqrt, tanh, sigmoid, relu, square; float32 or bfloat16."""
+    """One of neg, exp, log, sqrt, square; float32 or bfloat16."""
     out = _compute(op, x.array)
 
     def backward(dout: Array, dx: Slot | None) -> None:

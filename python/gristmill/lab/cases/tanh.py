@@ -1,0 +1,32 @@
+"""Cases of tanh: calls with the twin's result and how far off a kernel may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gristmill.lab.activation import activation_cases
+from gristmill.lab.case import Case, Floats, U, gamma
+from gristmill.ops.tanh import reference_backward, reference_forward
+
+# around the end of the series at 0.625, where the result is 1, past the range of exp
+EDGES = (0.0, -0.0, 1e-30, 0.62, -0.63, 4.0, 9.0, -9.1, 44.0, -45.0, 1e20, np.inf, -np.inf)
+
+
+def forward_bound(x: Floats) -> Floats:
+    """3 ulp."""
+    bound: Floats = 6 * U * np.abs(reference_forward(x))
+    return bound
+
+
+def backward_bound(dx: Floats) -> Floats:
+    """1 - out^2 in one rounding, a product."""
+    bound: Floats = gamma(2) * np.abs(dx)
+    return bound
+
+
+def cases() -> Iterator[Case]:
+    yield from activation_cases(
+        "tanh", (reference_forward, reference_backward), (forward_bound, backward_bound), EDGES
+    )
