@@ -7,10 +7,11 @@
 namespace gristmill::GM_ISA {
 namespace {
 
-constexpr int64_t kTogether = 4 * kRows;     // queries that use a block of keys one after the other
-constexpr int64_t kWave = int64_t{8} << 18;  // items of packed keys and values at a time: 8 MiB stay in cache
-constexpr int64_t kFew = 8;                  // up to so many queries, keys are not packed for later
-constexpr int64_t kPartial = 2 * W;          // floats of a partial result before its D sums
+constexpr int64_t kTogether = 4 * kRows;      // queries that use a block of keys one after the other
+constexpr int64_t kWave = int64_t{8} << 18;   // items of packed keys and values at a time: 8 MiB stay in cache
+constexpr int64_t kWhole = int64_t{2} << 18;  // a head of so many items is packed and computed by one worker
+constexpr int64_t kFew = 8;                   // up to so many queries, keys are not packed for later
+constexpr int64_t kPartial = 2 * W;           // floats of a partial result before its D sums
 
 // A strip: rows of queries and what they have gathered. Row r sees `keys` + r step keys; `keys` is odd where step is 1
 // and there are several rows, so that pairs of keys break the same way in every strip.
@@ -30,16 +31,18 @@ struct Scratch {
 struct Sizes {
   int64_t P, items, blocks, block;  // padded D, items of D, blocks of keys, items of a packed block
   int64_t wave, chunks;             // key/value heads packed at a time, chunks of queries
-  bool few;
+  bool few, whole;
 };
 
 template <class M>
-Sizes sizes_of(const AttentionForwardArgs* a) {
+Sizes sizes_of(const AttentionForwardArgs* a, int64_t threads) {
   Sizes s{};
+  int64_t heads = a->B * a->G;
   s.P = padded(a->D), s.items = ceil_div(a->D, M::kEach), s.blocks = ceil_div(a->S, KB);
   s.block = KB * s.items + KB / M::kEach * s.P;
   s.few = a->T <= kFew;
-  s.wave = smaller(larger(kWave / (s.blocks * s.block), 1), larger(a->B * a->G, 1));
+  s.whole = s.blocks * s.block <= kWhole && ceil_div(heads, threads) * threads * 8 <= heads * 9;  // few wait at the end
+  s.wave = smaller(larger(kWave / (s.blocks * s.block), 1), larger(heads, 1));
   s.chunks = ceil_div(a->T, kTogether);
   return s;
 }
@@ -55,12 +58,15 @@ struct Forward {
   Scratch* scratch_of(int64_t worker) const { return reinterpret_cast<Scratch*>(scratch) + worker; }
   int64_t group() const { return a->H / a->G; }
 
-  // Block `block` of a key/value head: panels of keys, then rows of values.
-  void pack(float* dst, int64_t b, int64_t g, int64_t block) const {
-    int64_t k0 = block * KB, count = smaller(seen(a, b, a->T - 1) - k0, KB);
-    if (count <= 0) return;
-    pack_panels<M>(dst, at<const T>(a->k, b, k0, g), a->k.strides[1], count, a->D);
-    pack_values<M>(dst + KB * n.items, at<const T>(a->v, b, k0, g), a->v.strides[1], count, a->D);
+  // Keys k0 to k1 of a block of a key/value head, k0 at the begin of a panel: panels of keys, then rows of values.
+  void pack(float* block, int64_t b, int64_t g, int64_t k0, int64_t k1) const {
+    if (k1 <= k0) return;
+    float *keys = block + k0 % KB * n.items, *values = block + KB * n.items + k0 % KB / M::kEach * n.P;
+    pack_panels<M>(keys, at<const T>(a->k, b, k0, g), a->k.strides[1], k1 - k0, a->D);
+    pack_values<M>(values, at<const T>(a->v, b, k0, g), a->v.strides[1], k1 - k0, a->D);
+  }
+  void pack_block(float* dst, int64_t b, int64_t g, int64_t block) const {
+    pack(dst, b, g, block * KB, smaller(seen(a, b, a->T - 1), (block + 1) * KB));
   }
 
   void load_query(const Strip& s, int64_t row, int64_t b, int64_t t, int64_t h) const {
@@ -70,20 +76,21 @@ struct Forward {
   }
 
   // One block of keys for the rows of a strip that see any of it.
-  void attend(const Strip& s, float* scores, const float* block, int64_t k0) const {
+  template <class F>
+  void attend(const Strip& s, float* scores, const float* block, int64_t k0, const F& meanwhile) const {
     int64_t skipped = s.step ? larger(k0 + 1 - s.keys, 0) : s.keys <= k0 ? s.rows : 0;
     if (skipped >= s.rows) return;
     by_rows(s.rows - skipped, [&](auto rows) {
       constexpr int R = rows.value;
       float* q = s.q + skipped * kStride;
       int64_t keys = smaller(s.keys + skipped * s.step - k0, KB), most = smaller(keys + (R - 1) * s.step, KB);
-      score_rows<M, kStride, R>(scores, q, block, n.items, most);
+      score_rows<M, kStride, R>(scores, q, block, n.items, most, meanwhile);
       RowState* state = s.state + skipped;
       float top[W] = {}, fresh_top[W] = {}, old[W], fresh[W], sum[R][W];
-      for (int r = 0; r < R; ++r) {
-        top[r] = state[r].top;
-        weigh<M>(scores + r * kStride, smaller(keys + r * s.step, KB), c, &fresh_top[r], sum[r]);
-      }
+      for (int r = 0; r < R; ++r) top[r] = state[r].top;
+      constexpr int G = R % 4 == 0 ? 4 : R % 2 == 0 ? 2 : 1;
+      for (int r = 0; r < R; r += G)
+        weigh<M, kStride, G>(scores + r * kStride, r, Visible{keys, s.step, KB}, c, fresh_top, sum);
       balance(top, fresh_top, old, fresh);
       for (int r = 0; r < R; ++r) {
         state[r].top = top[r];
@@ -116,7 +123,7 @@ struct Forward {
   }
 
   // Queries t0.. of one head against all packed blocks they see.
-  void chunk(Scratch* own, const float* head, int64_t b, int64_t h, int64_t t0, int64_t count) const {
+  void chunk(Scratch* own, const float* head, int64_t b, int64_t h, int64_t t0, int64_t count, Ahead ahead) const {
     Strip strips[kTogether / kRows + 2];
     int64_t made = 0, step = a->causal ? 1 : 0;
     for (int64_t t = 0; t < count; ++made) {
@@ -124,18 +131,54 @@ struct Forward {
       strips[made] = {own->q + t * kStride, own->out + t * kStride, own->state + t, rows, keys, step};
       t += rows;
     }
-    for (int64_t t = 0; t < count; ++t) prefetch_row(at<const T>(a->q, b, t0 + t, h), a->D);
     Strip all{own->q, own->out, own->state, count, 0, 0};
     for (int64_t t = 0; t < count; ++t) load_query(all, t, b, t0 + t, h);
-    for (int64_t t = 0; t < count; ++t) prefetch_row(at<T>(a->out, b, t0 + t, h), a->D);
     int64_t most = seen(a, b, t0 + count - 1);
+    ahead.each = ceil_div(ahead.rows, larger(made * ceil_div(most, kPanel), 1));
     for (int64_t k0 = 0; k0 < most; k0 += KB)
-      for (int64_t i = 0; i < made; ++i) attend(strips[i], own->scores, head + k0 / KB * n.block, k0);
+      for (int64_t i = 0; i < made; ++i)
+        attend(strips[i], own->scores, head + k0 / KB * n.block, k0, [&] { ahead.fetch(); });
     for (int64_t t = 0; t < count; t += W)
       finish(own->out + t * kStride, own->state + t, smaller(count - t, W), b, t0 + t, h);
   }
 
-  // Many queries: the keys of some heads are packed, then their queries handed out, the ones with most keys first.
+  // The queries from t0 on of head h of a group, with as many keys.
+  Ahead rows_ahead(int64_t head, int64_t h, int64_t t0) const {
+    Ahead x{};
+    if (head >= a->B * a->G) return x;
+    int64_t b = head / a->G, g = head % a->G, k0 = larger(smaller(seen(a, b, t0) - 1, a->S - kTogether), 0);
+    const View* views[4] = {&a->q, &a->out, &a->k, &a->v};
+    for (int i = 0; i < 4; ++i) {
+      const T* row = i < 2 ? at<const T>(*views[i], b, t0, g * group() + h) : at<const T>(*views[i], b, k0, g);
+      x.from[i] = reinterpret_cast<const char*>(row);
+      x.stride[i] = views[i]->strides[1] * static_cast<int64_t>(sizeof(T));
+    }
+    x.rows = smaller(a->T - t0, kTogether), x.bytes = a->D * static_cast<int64_t>(sizeof(T));
+    return x;
+  }
+
+  // Many heads: each worker packs and computes whole ones in its own cache, keys as far as the next queries see them.
+  void whole(Context* ctx) const {
+    share_out(ctx, a->B * a->G, [&](int64_t worker, int64_t i) {
+      float* own = packed + worker * n.blocks * n.block;
+      int64_t b = i / a->G, g = i % a->G, have = 0, all = seen(a, b, a->T - 1);
+      for (int64_t h = 0; h < group(); ++h)
+        for (int64_t t0 = 0; t0 < a->T; t0 += kTogether) {
+          int64_t count = smaller(a->T - t0, kTogether), most = seen(a, b, t0 + count - 1);
+          int64_t want = smaller(ceil_div(most, kPanel) * kPanel, all);
+          for (int64_t k1; have < want; have = k1) {
+            k1 = smaller(want, (have / KB + 1) * KB);
+            pack(own + have / KB * n.block, b, g, have, k1);
+          }
+          Ahead next = t0 + count < a->T ? rows_ahead(i, h, t0 + count)
+                       : h + 1 < group() ? rows_ahead(i, h + 1, 0)
+                                         : rows_ahead(i + ctx->threads, 0, 0);  // likely the worker's next
+          chunk(scratch_of(worker), own, b, g * group() + h, t0, count, next);
+        }
+    });
+  }
+
+  // Few heads: the keys of some are packed, then their queries handed out, the ones with most keys first.
   void many(Context* ctx) const {
     int64_t size = ceil_div(a->T, n.chunks);
     size = (size + 1) / 2 * 2;
@@ -143,13 +186,13 @@ struct Forward {
       int64_t heads = smaller(n.wave, a->B * a->G - first);
       share_out(ctx, heads * n.blocks, [&](int64_t, int64_t i) {
         int64_t head = first + i / n.blocks;
-        pack(packed + i * n.block, head / a->G, head % a->G, i % n.blocks);
+        pack_block(packed + i * n.block, head / a->G, head % a->G, i % n.blocks);
       });
       share_out(ctx, heads * group() * n.chunks, [&](int64_t worker, int64_t i) {
         int64_t head = i / group() % heads, t0 = (n.chunks - 1 - i / group() / heads) * size;
         int64_t b = (first + head) / a->G, h = (first + head) % a->G * group() + i % group();
         if (t0 < a->T)
-          chunk(scratch_of(worker), packed + head * n.blocks * n.block, b, h, t0, smaller(size, a->T - t0));
+          chunk(scratch_of(worker), packed + head * n.blocks * n.block, b, h, t0, smaller(size, a->T - t0), Ahead{});
       });
     }
   }
@@ -165,7 +208,7 @@ struct Forward {
       int64_t block = i % n.blocks, head = i / n.blocks, b = head / a->G, g = head % a->G;
       if (block * KB >= seen(a, b, a->T - 1)) return;
       float* keys = packed + worker * n.block;
-      pack(keys, b, g, block);
+      pack_block(keys, b, g, block);
       for (int64_t row = 0; row < group() * a->T;) row += partly(scratch_of(worker), keys, b, g, row, block, partial);
     });
     share_out(ctx, a->B * a->H * a->T, [&](int64_t worker, int64_t i) {
@@ -184,7 +227,7 @@ struct Forward {
     s.rows = strip_rows(left, s.step && s.keys % 2 == 0);
     auto head = [&](int64_t r) { return g * group() + (row + r) / a->T; };
     for (int64_t r = 0; r < s.rows; ++r) load_query(s, r, b, (row + r) % a->T, head(r));
-    attend(s, own->scores, keys, block * KB);
+    attend(s, own->scores, keys, block * KB, [] {});
     for (int64_t r = 0; r < s.rows; ++r) {
       float* to = partial(b, head(r), (row + r) % a->T, block);
       to[0] = s.state[r].top;
@@ -217,7 +260,7 @@ struct Places {
 };
 
 Places places(const AttentionForwardArgs* a, const Sizes& n, int64_t threads) {
-  int64_t packed = n.few ? threads * n.block : n.wave * n.blocks * n.block;
+  int64_t packed = n.few ? threads * n.block : (n.whole ? threads : n.wave) * n.blocks * n.block;
   int64_t partials = n.few ? a->B * a->H * a->T * n.blocks * (kPartial + n.P) : 0;
   int64_t scratch = threads * static_cast<int64_t>(sizeof(Scratch));
   return {0, 4 * packed, 4 * (packed + partials), 4 * (packed + partials) + scratch};
@@ -232,8 +275,9 @@ auto by_arithmetic(const AttentionForwardArgs* a, const F& f) {
 }  // namespace
 
 int64_t attention_forward_workspace(const AttentionForwardArgs* a, int32_t threads) {
-  return by_arithmetic(
-      a, [&](auto, auto items) { return places(a, sizes_of<decltype(items)>(a), larger(threads, 1)).bytes; });
+  return by_arithmetic(a, [&](auto, auto items) {
+    return places(a, sizes_of<decltype(items)>(a, larger(threads, 1)), larger(threads, 1)).bytes;
+  });
 }
 
 Status attention_forward(Context* ctx, const AttentionForwardArgs* a) {
@@ -242,12 +286,16 @@ Status attention_forward(Context* ctx, const AttentionForwardArgs* a) {
   if (ctx->workspace_bytes < attention_forward_workspace(a, ctx->threads)) return Status::workspace;
   if (a->T == 0) return Status::ok;
   by_arithmetic(a, [&](auto type, auto items) {
-    Sizes n = sizes_of<decltype(items)>(a);
-    Places p = places(a, n, larger(ctx->threads, 1));
+    int64_t threads = larger(ctx->threads, 1);
+    Sizes n = sizes_of<decltype(items)>(a, threads);
+    Places p = places(a, n, threads);
     char* base = static_cast<char*>(ctx->workspace);
     float c = std::fabs(a->scale) * 1.44269504f;
     Forward<decltype(items), decltype(type)> f{a, n, reinterpret_cast<float*>(base + p.packed), base + p.scratch, c};
-    n.few ? f.few(ctx, reinterpret_cast<float*>(base + p.partials)) : f.many(ctx);
+    if (n.few)
+      f.few(ctx, reinterpret_cast<float*>(base + p.partials));
+    else
+      n.whole ? f.whole(ctx) : f.many(ctx);
   });
   return Status::ok;
 }

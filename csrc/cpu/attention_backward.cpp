@@ -14,12 +14,16 @@ constexpr int64_t kSumRows = 256;    // keys of a piece of work when heads of a 
 
 template <int R, int V>
 [[gnu::always_inline]] inline void load_tile(vf (&acc)[R][V], const float* from, int64_t ld) {
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
     for (int v = 0; v < V; ++v) acc[r][v] = vload(from + r * ld + v * W);
 }
 template <int R, int V>
 [[gnu::always_inline]] inline void store_tile(float* to, int64_t ld, const vf (&acc)[R][V]) {
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
     for (int v = 0; v < V; ++v) vstore(to + r * ld + v * W, acc[r][v]);
 }
 
@@ -43,11 +47,15 @@ template <class M, int R, int V, int k = 0>
     constexpr int kWhole = R == 1 ? 0 : k * M::kEach + 1;  // rows that take all of item k
     if (at + k >= 0 && at + k < to) {
       vf row[V];
+#pragma GCC unroll 16
       for (int v = 0; v < V; ++v) row[v] = vload(b + (at + k) * ldb + v * W);
       const float* weights = a + (at + k) * kLd;
+#pragma GCC unroll 16
       for (int r = 0; r < kWhole; ++r)
+#pragma GCC unroll 16
         for (int v = 0; v < V; ++v) acc[r][v] = M::madd(vset(weights[r]), row[v], acc[r][v]);
       if constexpr (M::kEach == 2 && kWhole < R)
+#pragma GCC unroll 16
         for (int v = 0; v < V; ++v)
           acc[kWhole][v] = M::madd(vset(weights[kWhole]), M::second_only(row[v]), acc[kWhole][v]);
     }
@@ -142,8 +150,8 @@ struct Backward {
       int64_t most = visible(b, t0 + i + rows - 1, k0, count);
       if (most > 0)
         by_rows(rows, [&](auto r) {
-          score_rows<M, kLd, r.value>(w->s, w->q + i * kStride, k, items, most);
-          score_rows<M, kLd, r.value>(w->dp, w->dout + i * kStride, v, items, most);
+          score_rows<M, kLd, r.value>(w->s, w->q + i * kStride, k, items, most, [] {});
+          score_rows<M, kLd, r.value>(w->dp, w->dout + i * kStride, v, items, most, [] {});
         });
       for (int64_t r = 0; r < rows; r += M::kEach) {
         int64_t sees[2] = {visible(b, t0 + i + r, k0, count), 0};

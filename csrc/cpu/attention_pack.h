@@ -56,6 +56,19 @@ void prefetch_row(T* row, int64_t D) {
   for (int64_t d = 0; d < D; d += 64 / sizeof(T)) __builtin_prefetch(row + d, std::is_const_v<T> ? 0 : 1);
 }
 
+// Rows that the next queries of a worker will touch, asked for while tiles compute.
+struct Ahead {
+  const char* from[4];
+  int64_t stride[4], rows, bytes, each;  // `rows` of each of the four, `each` at a time
+  void fetch() {
+    for (int64_t n = smaller(each, rows); n > 0; --n, --rows)
+      for (int i = 0; i < 4; ++i) {
+        for (int64_t x = 0; x < bytes; x += 64) __builtin_prefetch(from[i] + x, 0, 2);
+        from[i] += stride[i];
+      }
+  }
+};
+
 // Rows of D numbers as items, for the side of a product that is broadcast.
 template <class M, class T>
 void pack_row(float* dst, const T* src, int64_t D, bool negative) {

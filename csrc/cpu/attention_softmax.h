@@ -28,26 +28,49 @@ struct RowState {
   float sum[W];
 };
 
-// Turns the first n scores of a row into weights 2^(c s - top) as items of M; the numbers up to the next W are 0.
-template <class M>
-[[gnu::always_inline]] inline void weigh(float* s, int64_t n, float c, float* top, float* sum) {
-  int64_t whole = n / W * W;
-  vf best = vset(-INFINITY), total = vzero();
-  for (int64_t j = 0; j < whole; j += W) best = vmax(best, vload(s + j));
-  if (whole < n) best = vmax(best, vfirst(vload(s + whole), n - whole, -INFINITY));
-  *top = vhmax(best) * c;
-  vf down = -finite_top(vset(*top)), factor = vset(c);
-  for (int64_t j = 0; j < whole; j += W) {
-    vf e = vexp2(vfma(vload(s + j), factor, down));
-    M::store(s + j / M::kEach, e);
-    total = total + e;
+// Which scores of a strip count: the first `keys` of row 0, `step` more for each row, of a block of `block`.
+struct Visible {
+  int64_t keys, step, block;
+  int64_t of(int64_t row) const { return smaller(keys + row * step, block); }
+};
+
+// Turns the scores of G rows, LD apart, into weights 2^(c s - top) as items of M; the numbers up to the next W are 0.
+// Rows go together: their maxima and sums are chains, and a loop for each would end unforeseen.
+template <class M, int64_t LD, int G>
+[[gnu::always_inline]] inline void weigh(float* s, int64_t row, Visible n, float c, float* top, float (*sum)[W]) {
+  int64_t whole = n.of(row) / W * W, most = n.of(row + G - 1);
+  vf best[G], down[G], total[G], factor = vset(c);
+#pragma GCC unroll 16
+  for (int r = 0; r < G; ++r) best[r] = vset(-INFINITY), total[r] = vzero();
+  for (int64_t j = 0; j < whole; j += W)
+#pragma GCC unroll 16
+    for (int r = 0; r < G; ++r) best[r] = vmax(best[r], vload(s + r * LD + j));
+  for (int64_t j = whole; j < most; j += W)
+#pragma GCC unroll 16
+    for (int r = 0; r < G; ++r)
+      best[r] = vmax(best[r], vfirst(vload(s + r * LD + j), larger(n.of(row + r) - j, 0), -INFINITY));
+#pragma GCC unroll 16
+  for (int r = 0; r < G; ++r) {
+    top[row + r] = vhmax(best[r]) * c;
+    down[r] = -finite_top(vset(top[row + r]));
   }
-  if (whole < n) {
-    vf e = vfirst(vexp2(vfma(vload(s + whole), factor, down)), n - whole, 0.0f);
-    M::store(s + whole / M::kEach, e);
-    total = total + e;
-  }
-  vstore(sum, total);
+  for (int64_t j = 0; j < whole; j += W)
+#pragma GCC unroll 16
+    for (int r = 0; r < G; ++r) {
+      vf e = vexp2(vfma(vload(s + r * LD + j), factor, down[r]));
+      M::store(s + r * LD + j / M::kEach, e);
+      total[r] = total[r] + e;
+    }
+  for (int64_t j = whole; j < most; j += W)
+#pragma GCC unroll 16
+    for (int r = 0; r < G; ++r) {
+      vf e = vexp2(vfma(vload(s + r * LD + j), factor, down[r]));
+      e = vfirst(e, larger(n.of(row + r) - j, 0), 0.0f);
+      M::store(s + r * LD + j / M::kEach, e);
+      total[r] = total[r] + e;
+    }
+#pragma GCC unroll 16
+  for (int r = 0; r < G; ++r) vstore(sum[row + r], total[r]);
 }
 
 // What the old and the fresh sums of up to W rows are multiplied by; the larger top becomes the new one.

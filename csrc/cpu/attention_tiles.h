@@ -94,13 +94,18 @@ inline void by_rows(int64_t rows, const F& f) {
   }
 }
 
+// Every loop over accumulators is unrolled by name: an array that is not never leaves the stack (g++ 12).
+
 // acc[r] += a[r][k] b[k] for items k below n; a's rows lie AR apart and its items AK, b's ldb.
 template <class M, int64_t AR, int64_t AK, int R, int V>
 [[gnu::always_inline]] inline void chain(vf (&acc)[R][V], const float* a, const float* b, int64_t ldb, int64_t n) {
   for (int64_t k = 0; k < n; ++k) {
     vf row[V];
+#pragma GCC unroll 16
     for (int v = 0; v < V; ++v) row[v] = vload(b + k * ldb + v * W);
+#pragma GCC unroll 16
     for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
       for (int v = 0; v < V; ++v) acc[r][v] = M::madd(vset(a[r * AR + k * AK]), row[v], acc[r][v]);
   }
 }
@@ -114,11 +119,15 @@ template <class M, int64_t AR, int R, int V, int k = 0>
   if constexpr (kWhole < R || kPart < R) {
     if (k >= n) return;
     vf row[V];
+#pragma GCC unroll 16
     for (int v = 0; v < V; ++v) row[v] = vload(b + k * ldb + v * W);
     if constexpr (kPart < R)
+#pragma GCC unroll 16
       for (int v = 0; v < V; ++v)
         acc[kPart][v] = M::madd(vset(a[kPart * AR + k]), M::first_only(row[v]), acc[kPart][v]);
+#pragma GCC unroll 16
     for (int r = kWhole; r < R; ++r)
+#pragma GCC unroll 16
       for (int v = 0; v < V; ++v) acc[r][v] = M::madd(vset(a[r * AR + k]), row[v], acc[r][v]);
     last_steps<M, AR, R, V, k + 1>(acc, a, b, ldb, n);
   }
@@ -128,21 +137,27 @@ template <class M, int64_t AR, int R, int V, int k = 0>
 template <class M, int64_t LD, int R, int V>
 void score_tile(float* s, const float* a, const float* panel, int64_t items) {
   vf acc[R][V];
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
     for (int v = 0; v < V; ++v) acc[r][v] = vzero();
   chain<M, kStride, 1>(acc, a, panel, kPanel, items);
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
     for (int v = 0; v < V; ++v) vstore(s + r * LD + v * W, acc[r][v]);
 }
 
-// The first n columns of s, a panel after the other.
-template <class M, int64_t LD, int R>
-void score_rows(float* s, const float* a, const float* panels, int64_t items, int64_t n) {
-  for (int64_t j = 0; j < n; j += kPanel)
+// The first n columns of s, a panel after the other; `meanwhile` is called for each.
+template <class M, int64_t LD, int R, class F>
+void score_rows(float* s, const float* a, const float* panels, int64_t items, int64_t n, const F& meanwhile) {
+  for (int64_t j = 0; j < n; j += kPanel) {
+    meanwhile();
     if (n - j > W)
       score_tile<M, LD, R, kVectors>(s + j, a, panels + j * items, items);
     else
       score_tile<M, LD, R, 1>(s + j, a, panels + j * items, items);
+  }
 }
 
 // f(d, vectors) over P columns, kVectors at a time as far as they go.
@@ -170,11 +185,15 @@ template <class M, int R, int V>
 void value_tile(float* o, const float* p, const float* values, int64_t ldv, Steps n, const float* old,
                 const float* fresh) {
   vf acc[R][V];
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
     for (int v = 0; v < V; ++v) acc[r][v] = vzero();
   chain<M, kStride, 1>(acc, p, values, ldv, n.shared);
   last_steps<M, kStride>(acc, p + n.shared, values + n.shared * ldv, ldv, n.last);
+#pragma GCC unroll 16
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
     for (int v = 0; v < V; ++v) {
       float* to = o + r * kStride + v * W;
       vstore(to, vfma(acc[r][v], vset(fresh[r]), vload(to) * vset(old[r])));
