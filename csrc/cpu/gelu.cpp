@@ -1,6 +1,6 @@
 // gelu(x) = x Phi(x), Phi the normal distribution. Hendrycks and Gimpel, "Gaussian error linear units", 2016.
 // Approximated, Phi(x) = (1 + tanh(u)) / 2 = sigmoid(2 u) with u = sqrt(2 / pi) (x + 0.044715 x^3).
-#include "cpu/rows.h"
+#include "cpu/blocks.h"
 
 namespace gristmill::GM_ISA {
 namespace {
@@ -9,29 +9,33 @@ struct Phi {
   vf value, slope;
 };
 
-// sigmoid(2 u). Beyond 15 it is 0 or 1, and x^3 may overflow.
+// sigmoid(2 u). Beyond 11 it is 0 or 1, and x^3 may overflow.
+template <class T>
 inline Phi phi_tanh(vf x) {
-  vf square = vmin(vset(225.0f), x * x);
-  vf s = vsigmoid(x * vfma(square, vset(0.0713548162726f), vset(1.59576912f)));
+  vf c = vmin(vset(11.0f), vmax(vset(-11.0f), x)), square = c * c;
+  vf e = vexp2<T>(c * vfma(square, vset(-0.10294324f), vset(-2.30220820f)));  // exp(-2 u)
+  vf s = vset(1.0f) / (vset(1.0f) + e);
   return Phi{s, s * (vset(1.0f) - s) * vfma(square, vset(0.214064448818f), vset(1.59576912f))};
 }
 
 // x Phi(x) = max(x, 0) - |x| tail, with the tail below -|x|: exact where Phi(x) is small and 1 - Phi(|x|) would cancel.
+template <class T>
 struct Exact {
   static vf forward(vf x) {
     vf m = vmin(vset(15.0f), vabs(x));
-    return vfma(-m, vnormal(m).tail, vmax(vzero(), x));
+    return vfma(-m, vnormal<T>(m).tail, vmax(vzero(), x));
   }
   static vf slope(vf x) {
-    Normal n = vnormal(vmin(vset(15.0f), vabs(x)));
+    Normal n = vnormal<T>(vmin(vset(15.0f), vabs(x)));
     return vfma(x, n.density * vset(0.398942280f), vselect_gt(x, vzero(), vset(1.0f) - n.tail, n.tail));
   }
 };
 
+template <class T>
 struct Tanh {
-  static vf forward(vf x) { return x * phi_tanh(x).value; }
+  static vf forward(vf x) { return x * phi_tanh<T>(x).value; }
   static vf slope(vf x) {  // Phi(x) + x Phi'(x)
-    Phi p = phi_tanh(x);
+    Phi p = phi_tanh<T>(x);
     return vfma(x, p.slope, p.value);
   }
 };
@@ -50,11 +54,11 @@ Status gelu_forward(Context* ctx, const GeluForwardArgs* a) {
         const T* x = row_of<const T>(a->x, i) + j0;
         T* out = row_of<T>(a->out, i) + j0;
         bool add = a->out.accumulate;
-        each_vector(n, [=](int64_t j, auto w) { put(out + j, kind.forward(vload_n(x + j, w)), w, add); });
+        map(out, n, add, [=](vf v) { return kind.forward(v); }, x);
       });
       return Status::ok;
     };
-    return a->approximate ? run(Tanh{}) : run(Exact{});
+    return a->approximate ? run(Tanh<T>{}) : run(Exact<T>{});
   });
 }
 
@@ -68,12 +72,11 @@ Status gelu_backward(Context* ctx, const GeluBackwardArgs* a) {
         const T *x = row_of<const T>(a->x, i) + j0, *dout = row_of<const T>(a->dout, i) + j0;
         T* dx = row_of<T>(a->dx, i) + j0;
         bool add = a->dx.accumulate;
-        each_vector(
-            n, [=](int64_t j, auto w) { put(dx + j, vload_n(dout + j, w) * kind.slope(vload_n(x + j, w)), w, add); });
+        map(dx, n, add, [=](vf d, vf v) { return d * kind.slope(v); }, dout, x);
       });
       return Status::ok;
     };
-    return a->approximate ? run(Tanh{}) : run(Exact{});
+    return a->approximate ? run(Tanh<T>{}) : run(Exact<T>{});
   });
 }
 

@@ -1,5 +1,5 @@
 // silu(x) = x * sigmoid(x). Elfwing, Uchibe, Doya, "Sigmoid-weighted linear units", 2017.
-#include "cpu/rows.h"
+#include "cpu/blocks.h"
 
 namespace gristmill::GM_ISA {
 int64_t silu_forward_workspace(const SiluForwardArgs*, int32_t) { return 0; }
@@ -13,10 +13,7 @@ Status silu_forward(Context* ctx, const SiluForwardArgs* a) {
       const T* x = row_of<const T>(a->x, i) + j0;
       T* out = row_of<T>(a->out, i) + j0;
       bool add = a->out.accumulate;
-      each_vector(n, [=](int64_t j, auto w) {
-        vf v = vload_n(x + j, w);
-        put(out + j, v * vsigmoid(v), w, add);
-      });
+      map(out, n, add, [](vf v) { return v * vsigmoid<T>(v); }, x);
     });
     return Status::ok;
   });
@@ -32,10 +29,11 @@ Status silu_backward(Context* ctx, const SiluBackwardArgs* a) {
       const T *x = row_of<const T>(a->x, i) + j0, *dout = row_of<const T>(a->dout, i) + j0;
       T* dx = row_of<T>(a->dx, i) + j0;
       bool add = a->dx.accumulate;
-      each_vector(n, [=](int64_t j, auto w) {
-        vf v = vload_n(x + j, w), s = vsigmoid(v);
-        put(dx + j, vload_n(dout + j, w) * vfma(v * s, vset(1.0f) - s, s), w, add);
-      });
+      auto slope = [](vf d, vf v) {
+        vf s = vsigmoid<T>(v);
+        return d * vfma(v * s, vset(1.0f) - s, s);
+      };
+      map(dx, n, add, slope, dout, x);
     });
     return Status::ok;
   });

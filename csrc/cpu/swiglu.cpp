@@ -1,5 +1,5 @@
 // silu(gate) * up in one pass. Shazeer, "GLU variants improve transformer", 2020.
-#include "cpu/rows.h"
+#include "cpu/blocks.h"
 
 namespace gristmill::GM_ISA {
 
@@ -15,10 +15,7 @@ Status swiglu_forward(Context* ctx, const SwigluForwardArgs* a) {
       const T *gate = row_of<const T>(a->gate, i) + j0, *up = row_of<const T>(a->up, i) + j0;
       T* out = row_of<T>(a->out, i) + j0;
       bool add = a->out.accumulate;
-      each_vector(n, [=](int64_t j, auto w) {
-        vf g = vload_n(gate + j, w);
-        put(out + j, g * vsigmoid(g) * vload_n(up + j, w), w, add);
-      });
+      map(out, n, add, [](vf g, vf u) { return g * vsigmoid<T>(g) * u; }, gate, up);
     });
     return Status::ok;
   });
@@ -36,10 +33,15 @@ Status swiglu_backward(Context* ctx, const SwigluBackwardArgs* a) {
       const T* dout = row_of<const T>(a->dout, i) + j0;
       T *dgate = row_of<T>(a->dgate, i) + j0, *dup = row_of<T>(a->dup, i) + j0;
       bool add_to_up = a->dup.accumulate, add_to_gate = a->dgate.accumulate;
-      each_vector(n, [=](int64_t j, auto w) {
-        vf g = vload_n(gate + j, w), u = vload_n(up + j, w), d = vload_n(dout + j, w), s = vsigmoid(g), gs = g * s;
-        put(dup + j, d * gs, w, add_to_up);
-        put(dgate + j, d * u * vfma(gs, vset(1.0f) - s, s), w, add_to_gate);
+      each_block<T>(n, [=](int64_t j, auto w) {
+        Block<T> d = bload<T>(dout + j, w), g = bload<T>(gate + j, w), u = bload<T>(up + j, w), dg, du;
+        for (int k = 0; k < kVectors<T>; ++k) {
+          vf s = vsigmoid<T>(g.v[k]), gs = g.v[k] * s;
+          du.v[k] = d.v[k] * gs;
+          dg.v[k] = d.v[k] * u.v[k] * vfma(gs, vset(1.0f) - s, s);
+        }
+        bput<T>(dup + j, du, w, add_to_up);
+        bput<T>(dgate + j, dg, w, add_to_gate);
       });
     });
     return Status::ok;

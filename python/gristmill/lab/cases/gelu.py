@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gristmill.lab.case import SIZES, TINY, Case, Floats, U, given, wanted
+from gristmill.lab.case import SIZES, TINY, Case, Floats, U, given, terms, wanted
 from gristmill.ops.gelu import phi, reference_backward, reference_forward
 
 LAYOUTS = [("float32", "plain"), ("float32", "gaps"), ("bfloat16", "plain"), ("bfloat16", "gaps")]
@@ -15,21 +15,22 @@ LAYOUTS = [("float32", "plain"), ("float32", "gaps"), ("bfloat16", "plain"), ("b
 EDGES = (0.0, 14.9, -14.9, 15.1, -15.1, 10.0, -10.5, 1e13, -1e13, 1e20, -1e20, 1e-30)
 
 
-def relative(x: Floats, approximate: bool) -> Floats:
-    """Of Phi: the density in 3 U, the fitted quotient in 4; approximated the argument of exp, which
-    is rounded 4 times, counts itself as often, then exp, sum and quotient in 6."""
-    if not approximate:
-        return np.full_like(x, 8 * U)
+def relative(x: Floats, approximate: bool, dtype: str) -> Floats:
+    """Of Phi: exp in 4 U, the fitted quotient in 6; the argument of exp, x^2 / 2 rounded 2.2 times
+    or what is approximated 4 times, counts itself as often; there exp, sum and quotient in 6. The
+    quotient for bfloat16 is fitted to 2^-15."""
     u = np.minimum(np.abs(x), 15)
-    return (6 + 4 * 1.6 * (u + 0.045 * u**3)) * U
+    if approximate:
+        return terms(dtype) + (6 + 4 * 1.6 * (u + 0.045 * u**3)) * U
+    return 1.25 * terms(dtype) + (10 + 1.1 * u**2) * U
 
 
-def bounds(dout: Floats, x: Floats, approximate: bool) -> tuple[Floats, Floats]:
+def bounds(dout: Floats, x: Floats, approximate: bool, dtype: str) -> tuple[Floats, Floats]:
     """Of the forward pass (one product more) and of the backward pass (slope: 6 more, fma, product;
     approximated it has the tail twice). Where exp overflows, at |x| = 10.2, a tail of TINY / 4
     becomes 0, in the forward pass times 10.2, backward times 10.2 and 24, the slope of 2 u."""
     value, slope = phi(x, approximate)
-    error, size = relative(x, approximate), np.abs(x)
+    error, size = relative(x, approximate, dtype), np.abs(x)
     forward = (error + U) * size * value + 3 * TINY
     backward = np.abs(dout) * ((2 * error + 8 * U) * (value + size * slope) + 80 * TINY)
     return forward, backward
@@ -44,7 +45,7 @@ def pair(name: str, x: Floats, dout: Floats, dtype: str, layout: str, approximat
     with np.errstate(over="ignore", invalid="ignore"):
         y = reference_forward(x_in.values, bool(approximate))
         dx = reference_backward(d_in.values, x_in.values, bool(approximate))
-        forward, backward = bounds(d_in.values, x_in.values, bool(approximate))
+        forward, backward = bounds(d_in.values, x_in.values, bool(approximate), dtype)
     out = wanted(x.shape, dtype, layout, start)
     yield Case("gelu_forward", name, {"out": out, "x": x_in, **rest}, {"out": (y, forward)})
     out = wanted(x.shape, dtype, layout, start)

@@ -6,22 +6,23 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gristmill.lab.case import SIZES, TINY, Case, Floats, U, given, wanted
+from gristmill.lab.case import SIZES, TINY, Case, Floats, U, given, terms, wanted
 from gristmill.ops.silu import reference_backward, reference_forward
 
 LAYOUTS = [("float32", "plain"), ("float32", "gaps"), ("bfloat16", "plain"), ("bfloat16", "gaps")]
 
 
-def forward_bound(x: Floats) -> Floats:
+def forward_bound(x: Floats, dtype: str) -> Floats:
     """Sigmoid: exp (6 U), a sum and a quotient; then one product. Where exp(-x) overflows float32
     the result is 0 for a value of at most 104 e^-89."""
-    return 9 * U * np.abs(reference_forward(x)) + 200 * TINY
+    return (9 * U + terms(dtype)) * np.abs(reference_forward(x)) + 200 * TINY
 
 
-def backward_bound(dout: Floats, x: Floats) -> Floats:
+def backward_bound(dout: Floats, x: Floats, dtype: str) -> Floats:
     """Of the magnitudes of dout s and dout x s (1 - s), which may cancel."""
     s = 1 / (1 + np.exp(-x))
-    return 32 * U * np.abs(dout) * (s + np.abs(x) * s * (1 - s)) + 200 * TINY
+    size = np.abs(dout) * (s + np.abs(x) * s * (1 - s))
+    return (32 * U + terms(dtype)) * size + 200 * TINY
 
 
 def cases() -> Iterator[Case]:
@@ -42,7 +43,7 @@ def cases() -> Iterator[Case]:
                     "rows": rows,
                     "cols": cols,
                 },
-                {"out": (y, forward_bound(x.values))},
+                {"out": (y, forward_bound(x.values, dtype))},
             )
             dx = reference_backward(dout.values, x.values)
             yield Case(
@@ -55,5 +56,5 @@ def cases() -> Iterator[Case]:
                     "rows": rows,
                     "cols": cols,
                 },
-                {"dx": (dx, backward_bound(dout.values, x.values))},
+                {"dx": (dx, backward_bound(dout.values, x.values, dtype))},
             )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gristmill.lab.case import SIZES, TINY, Case, U, given, wanted
+from gristmill.lab.case import SIZES, TINY, Case, U, given, terms, wanted
 from gristmill.ops.swiglu import reference_backward, reference_forward
 
 LAYOUTS = [("float32", "plain"), ("float32", "gaps"), ("bfloat16", "gaps")]
@@ -26,7 +26,7 @@ def cases() -> Iterator[Case]:
                 "swiglu_forward",
                 name,
                 {"out": wanted(shape, dtype, layout, start), "gate": gate, "up": up, **sizes},
-                {"out": (y, 10 * U * np.abs(y) + 200 * TINY)},
+                {"out": (y, (10 * U + terms(dtype)) * np.abs(y) + 200 * TINY)},
             )
             dgate, dup = reference_backward(dout.values, gate.values, up.values)
             s = 1 / (1 + np.exp(-gate.values))
@@ -43,7 +43,7 @@ def cases() -> Iterator[Case]:
                     **sizes,
                 },
                 {
-                    "dgate": (dgate, 33 * U * size + 200 * TINY),
-                    "dup": (dup, 10 * U * np.abs(dup) + 200 * TINY),
+                    "dgate": (dgate, (33 * U + terms(dtype)) * size + 200 * TINY),
+                    "dup": (dup, (10 * U + terms(dtype)) * np.abs(dup) + 200 * TINY),
                 },
             )
