@@ -78,32 +78,42 @@ void pack_row(float* dst, const T* src, int64_t D, bool negative) {
   }
 }
 
-// n rows of D numbers, transposed: item k of row r at dst[k kPanel + r] of its panel of kPanel rows.
-template <class M, class T>
-void pack_panels(float* dst, const T* src, int64_t stride, int64_t n, int64_t D) {
+// n rows of D numbers, transposed: item k of row r at dst[k kPanel + r] of its panel of kPanel rows. `meanwhile` is
+// called for each W by W items.
+template <class M, class T, class F>
+void pack_panels(float* dst, const T* src, int64_t stride, int64_t n, int64_t D, const F& meanwhile) {
   int64_t items = ceil_div(D, M::kEach);
   for (int64_t r0 = 0; r0 < n; r0 += W) {
     for (int64_t r = r0 + W; r < smaller(r0 + 2 * W, n); ++r) prefetch_row(src + r * stride, D);
     for (int64_t k0 = 0; k0 < items; k0 += W) {
+      meanwhile();
       float* to = dst + r0 / kPanel * kPanel * items + k0 * kPanel + r0 % kPanel;
-      auto row = [&](int64_t r) {
-        return r0 + r < n ? M::along(src + (r0 + r) * stride + k0 * M::kEach, D - k0 * M::kEach) : vzero();
-      };
+      const T* from = src + r0 * stride + k0 * M::kEach;
+      int64_t rows = n - r0, left = D - k0 * M::kEach;
 #if defined(__AVX512F__)
       __m512i t[W];
-      for (int64_t r = 0; r < W; ++r) t[r] = _mm512_castps_si512(row(r).r[0]);
+      auto load = [&](int64_t below, int64_t length) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+        for (int64_t r = 0; r < W; ++r)
+          t[r] = _mm512_castps_si512(r < below ? M::along(from + r * stride, length).r[0] : vzero().r[0]);
+      };
+      rows >= W&& left >= W* M::kEach ? load(W, W * M::kEach) : load(rows, left);
       transpose16(t);
-      for (int64_t k = 0; k < W; ++k)
-        if (k0 + k < items) _mm512_storeu_si512(to + k * kPanel, t[k]);
+      for (int64_t k = 0; k < smaller(W, items - k0); ++k) _mm512_storeu_si512(to + k * kPanel, t[k]);
 #else
       for (int64_t r = 0; r < W; ++r) {
         float t[W];
-        vstore(t, row(r));
+        vstore(t, r < rows ? M::along(from + r * stride, left) : vzero());
         for (int64_t k = 0; k < smaller(W, items - k0); ++k) to[k * kPanel + r] = t[k];
       }
 #endif
     }
   }
+}
+
+template <class M, class T>
+void pack_panels(float* dst, const T* src, int64_t stride, int64_t n, int64_t D) {
+  pack_panels<M>(dst, src, stride, n, D, [] {});
 }
 
 // n rows of D numbers as rows of padded(D) items that run down the columns, for the side that is summed with weights.

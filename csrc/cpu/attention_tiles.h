@@ -94,6 +94,15 @@ inline void by_rows(int64_t rows, const F& f) {
   }
 }
 
+// f(row, rows) over rows from `row` to `end`: four at a time, then what is left.
+template <class F>
+inline void by_four(int64_t row, int64_t end, const F& f) {
+  for (; row + 4 <= end; row += 4) f(row, std::integral_constant<int, 4>{});
+  if (end - row == 3) f(row, std::integral_constant<int, 3>{});
+  if (end - row == 2) f(row, std::integral_constant<int, 2>{});
+  if (end - row == 1) f(row, std::integral_constant<int, 1>{});
+}
+
 // Every loop over accumulators is unrolled by name: an array that is not never leaves the stack (g++ 12).
 
 // acc[r] += a[r][k] b[k] for items k below n; a's rows lie AR apart and its items AK, b's ldb.
@@ -198,6 +207,34 @@ void value_tile(float* o, const float* p, const float* values, int64_t ldv, Step
       float* to = o + r * kStride + v * W;
       vstore(to, vfma(acc[r][v], vset(fresh[r]), vload(to) * vset(old[r])));
     }
+}
+
+constexpr int kStored = kVectors == 2 ? 4 : 1;  // vectors of a row of values at a time, for up to four rows
+
+// o[r] += p[r] . values, which lie as they are stored: `keys` rows `stride` apart, V W columns of n. `meanwhile` is
+// called for each item.
+template <class M, int R, int V, class T, class F>
+void stored_value_tile(float* o, const float* p, const T* values, int64_t stride, int64_t keys, int64_t n,
+                       const F& meanwhile) {
+  vf acc[R][V];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) acc[r][v] = vload(o + r * kStride + v * W);
+  for (int64_t i = 0; i < keys; i += M::kEach) {
+    meanwhile();
+    vf row[V];
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) row[v] = M::across(values + i * stride + v * W, stride, keys - i, n - v * W);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+      for (int v = 0; v < V; ++v) acc[r][v] = M::madd(vset(p[r * kStride + i / M::kEach]), row[v], acc[r][v]);
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 16
+    for (int v = 0; v < V; ++v) vstore(o + r * kStride + v * W, acc[r][v]);
 }
 
 }  // namespace
