@@ -22,9 +22,9 @@ inline pairs p_add(pairs a, pairs b) { return _mm512_add_epi64(a, b); }
 inline pairs p_mul(pairs a, pairs b) { return _mm512_mul_epu32(a, b); }
 inline pairs p_high(pairs a) { return _mm512_srli_epi64(a, 32); }
 inline pairs p_xor(pairs a, pairs b, pairs c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }
-inline native_u p_merge(pairs even, pairs odd) {
-  return _mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32));
-}
+inline pairs p_lower(pairs even, pairs odd) { return _mm512_mask_shuffle_epi32(even, 0xaaaa, odd, _MM_PERM_CCAA); }
+inline pairs p_upper(pairs even, pairs odd) { return _mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB); }
+inline native_u p_words(pairs a) { return a; }
 #elif defined(__AVX2__)
 using pairs = __m256i;
 inline pairs p_set(uint64_t x) { return _mm256_set1_epi64x(static_cast<int64_t>(x)); }
@@ -33,7 +33,9 @@ inline pairs p_add(pairs a, pairs b) { return _mm256_add_epi64(a, b); }
 inline pairs p_mul(pairs a, pairs b) { return _mm256_mul_epu32(a, b); }
 inline pairs p_high(pairs a) { return _mm256_srli_epi64(a, 32); }
 inline pairs p_xor(pairs a, pairs b, pairs c) { return _mm256_xor_si256(_mm256_xor_si256(a, c), b); }
-inline native_u p_merge(pairs even, pairs odd) { return _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa); }
+inline pairs p_lower(pairs even, pairs odd) { return _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa); }
+inline pairs p_upper(pairs even, pairs odd) { return _mm256_blend_epi32(p_high(even), odd, 0xaa); }
+inline native_u p_words(pairs a) { return a; }
 #elif defined(__ARM_NEON) && !defined(GM_SCALAR)
 using pairs = uint64x2_t;
 inline pairs p_set(uint64_t x) { return vdupq_n_u64(x); }
@@ -42,7 +44,9 @@ inline pairs p_add(pairs a, pairs b) { return vaddq_u64(a, b); }
 inline pairs p_mul(pairs a, pairs b) { return vmull_u32(vmovn_u64(a), vmovn_u64(b)); }
 inline pairs p_high(pairs a) { return vshrq_n_u64(a, 32); }
 inline pairs p_xor(pairs a, pairs b, pairs c) { return veorq_u64(veorq_u64(a, c), b); }
-inline native_u p_merge(pairs even, pairs odd) { return vreinterpretq_u32_u64(vsliq_n_u64(even, odd, 32)); }
+inline pairs p_lower(pairs even, pairs odd) { return vsliq_n_u64(even, odd, 32); }
+inline pairs p_upper(pairs even, pairs odd) { return vsriq_n_u64(odd, even, 32); }
+inline native_u p_words(pairs a) { return vreinterpretq_u32_u64(a); }
 #endif
 
 // The keys of ten rounds, and the words of the counter that do not change among 2^32 blocks from `first` on (what
@@ -57,12 +61,12 @@ struct Keys {
 };
 
 #if defined(__AVX512F__) || defined(__AVX2__) || (defined(__ARM_NEON) && !defined(GM_SCALAR))
-// Ten rounds of several registers of blocks in turns: a round waits 5 cycles for itself.
+// All rounds but the last, of several registers of blocks in turns: a round waits 5 cycles for itself.
 template <int count>
 inline void rounds(const Keys& keys, pairs (&c)[count][4]) {
   pairs m0 = p_set(kPhiloxMultiplier0), m1 = p_set(kPhiloxMultiplier1);
-#pragma GCC unroll 10
-  for (int i = 0; i < 10; ++i)
+#pragma GCC unroll 9
+  for (int i = 0; i < 9; ++i)
 #pragma GCC unroll 4
     for (int r = 0; r < count; ++r) {
       pairs p0 = p_mul(c[r][0], m0), p1 = p_mul(c[r][2], m1);
@@ -71,6 +75,18 @@ inline void rounds(const Keys& keys, pairs (&c)[count][4]) {
       c[r][1] = p1;
       c[r][3] = p0;
     }
+}
+
+// The last round of two registers of blocks, whose words come to lie beside one another before they meet the key: so
+// each half is moved once.
+inline void last_round(const Keys& keys, const pairs (&even)[4], const pairs (&odd)[4], native_u (&w)[4]) {
+  pairs m0 = p_set(kPhiloxMultiplier0), m1 = p_set(kPhiloxMultiplier1);
+  auto both = [](uint64_t key) { return p_set(key << 32 | key); };
+  pairs e0 = p_mul(even[0], m0), o0 = p_mul(odd[0], m0), e1 = p_mul(even[2], m1), o1 = p_mul(odd[2], m1);
+  w[0] = p_words(p_xor(p_upper(e1, o1), p_lower(even[1], odd[1]), both(keys.round[9][0])));
+  w[1] = p_words(p_lower(e1, o1));
+  w[2] = p_words(p_xor(p_upper(e0, o0), p_lower(even[3], odd[3]), both(keys.round[9][1])));
+  w[3] = p_words(p_lower(e0, o0));
 }
 
 // Blocks 16 i .. 16 i + 31.
@@ -97,11 +113,12 @@ inline void draw(const Keys& keys, uint64_t i, Draw (&d)[2]) {
       c[r][3] = p_set(keys.stream >> 32);
     }
     rounds(keys, c);
-    for (int r = 0; r < kTogether; r += 2)
-      for (int j = 0; j < 4; ++j) {
-        int at = (first + r) / 2;
-        d[at / kRegisters].w[j].r[at % kRegisters] = p_merge(c[r][j], c[r + 1][j]);
-      }
+    for (int r = 0; r < kTogether; r += 2) {
+      int at = (first + r) / 2;
+      native_u w[4];
+      last_round(keys, c[r], c[r + 1], w);
+      for (int j = 0; j < 4; ++j) d[at / kRegisters].w[j].r[at % kRegisters] = w[j];
+    }
   }
 }
 #else

@@ -101,10 +101,44 @@ void fill(Context* ctx, const RandomArgs* a) {
   });
 }
 
+// out (cols, rows) = x (rows, cols), in squares that stay in cache.
+void transpose(Context* ctx, float* out, const float* x, int64_t rows, int64_t cols) {
+  constexpr int64_t kSquare = 32;
+  for_rows(ctx, rows, kSquare, [=](int64_t first, int64_t last) {
+    for (int64_t c = 0; c < cols; c += kSquare)
+      for (int64_t j = c; j < c + kSquare && j < cols; ++j)
+        for (int64_t i = first; i < last; ++i) out[j * rows + i] = x[i * cols + j];
+  });
+}
+
+float dot(const float* x, const float* y, int64_t n) {
+  return vsum(
+      sum_vectors(n, [=](int64_t k, auto w, vf sum) { return vfma(vload_n(x + k, w), vload_n(y + k, w), sum); }));
+}
+
+// x (length) loses what it has of the first `count` vectors (count, length), which are orthogonal and of length 1.
+void project(Context* ctx, float* x, const float* vectors, float* products, int64_t count, int64_t length) {
+  for_rows(ctx, count, kTask / length + 1, [=](int64_t first, int64_t last) {
+    for (int64_t j = first; j < last; ++j) products[j] = dot(x, vectors + j * length, length);
+  });
+  for_rows(ctx, length, kTask / (count + 1) / W * W + 4 * W, [=](int64_t first, int64_t last) {
+    for (int64_t j = 0; j < count; ++j) {
+      vf product = vset(-products[j]);
+      const float* y = vectors + j * length + first;
+      each_vector(last - first, [=](int64_t k, auto w) {
+        vstore_n(x + first + k, vfma(product, vload_n(y + k, w), vload_n(x + first + k, w)), w);
+      });
+    }
+  });
+}
+
 }  // namespace
 
 int64_t random_workspace(const RandomArgs*, int32_t) { return 0; }
-int64_t orthogonal_workspace(const OrthogonalArgs*, int32_t) { return 0; }
+int64_t orthogonal_workspace(const OrthogonalArgs* a, int32_t) {
+  bool tall = a->rows > a->cols;
+  return static_cast<int64_t>(sizeof(float)) * (tall ? a->cols + a->rows * a->cols : a->rows);
+}
 
 Status random(Context* ctx, const RandomArgs* a) {
   if (!unit_stride(0, a->n, {a->out})) return Status::unsupported;
@@ -119,28 +153,28 @@ Status random(Context* ctx, const RandomArgs* a) {
   });
 }
 
-// Modified Gram-Schmidt, each vector against all before it, twice (Giraud et al., 2005: twice is enough).
-Status orthogonal(Context*, const OrthogonalArgs* a) {
+// Each vector against all before it, twice (Giraud et al., 2005: twice is enough). The vectors are rows: a tall matrix
+// is turned over for them.
+Status orthogonal(Context* ctx, const OrthogonalArgs* a) {
   if (a->out.dtype != DType::f32 || a->out.accumulate) return Status::unsupported;
-  bool by_rows = a->rows <= a->cols;
-  int64_t count = by_rows ? a->rows : a->cols, length = by_rows ? a->cols : a->rows;
-  int64_t between = by_rows ? a->cols : 1, step = by_rows ? 1 : a->cols;
-  float* m = static_cast<float*>(a->out.data);
+  if (ctx->workspace_bytes < orthogonal_workspace(a, 1)) return Status::workspace;
+  bool tall = a->rows > a->cols;
+  int64_t count = tall ? a->cols : a->rows, length = tall ? a->rows : a->cols;
+  float *out = static_cast<float*>(a->out.data), *products = static_cast<float*>(ctx->workspace);
+  float* vectors = tall ? products + count : out;
+  if (tall) transpose(ctx, vectors, out, length, count);
   for (int64_t i = 0; i < count; ++i) {
-    float* x = m + i * between;
-    for (int pass = 0; pass < 2; ++pass)
-      for (int64_t j = 0; j < i; ++j) {
-        const float* y = m + j * between;
-        double dot = 0.0;
-        for (int64_t k = 0; k < length; ++k) dot += static_cast<double>(x[k * step]) * y[k * step];
-        for (int64_t k = 0; k < length; ++k) x[k * step] -= static_cast<float>(dot * y[k * step]);
-      }
-    double square = 0.0;
-    for (int64_t k = 0; k < length; ++k) square += static_cast<double>(x[k * step]) * x[k * step];
-    float inverse = static_cast<float>(1.0 / __builtin_sqrt(square));
-    for (int64_t k = 0; k < length; ++k) x[k * step] *= inverse;
+    float* x = vectors + i * length;
+    for (int pass = 0; pass < 2; ++pass) project(ctx, x, vectors, products, i, length);
+    vf inverse = vset(1.0f / __builtin_sqrtf(dot(x, x, length)));
+    each_vector(length, [=](int64_t k, auto w) { vstore_n(x + k, vload_n(x + k, w) * inverse, w); });
   }
-  for (int64_t i = 0; i < a->rows * a->cols; ++i) m[i] *= a->gain;
+  if (tall) transpose(ctx, out, vectors, count, length);
+  vf gain = vset(a->gain);
+  for_rows(ctx, count * length, kTask, [=](int64_t first, int64_t last) {
+    each_vector(last - first,
+                [=](int64_t k, auto w) { vstore_n(out + first + k, vload_n(out + first + k, w) * gain, w); });
+  });
   return Status::ok;
 }
 

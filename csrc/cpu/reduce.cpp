@@ -23,20 +23,33 @@ __attribute__((flatten)) inline vf fold_row(const T* x, int64_t stride, int64_t 
   return acc;
 }
 
-// Four chains: one would wait for each comparison. What is largest does not depend on the order.
+// The largest of the lanes, which NaN does not reach, and a sum of squares that is NaN where one was: no infinities
+// cancel in it. What is largest does not depend on the order.
+struct Top {
+  vf most = vset(-INFINITY), seen = vzero();
+  GM_INLINE void take(vf v, vf maybe_nan) {
+    most = vmax(v, most);
+    seen = vfma(maybe_nan, maybe_nan, seen);
+  }
+};
+
+// Four chains: one would wait for each comparison.
 template <class T>
-float largest(const T* x, int64_t stride, int64_t n) {
-  auto step = [](vf acc, vf v) { return vmaximum(v, acc); };
-  int64_t quarter = stride == 1 ? n / (4 * W) * W : 0, done = 4 * quarter;
-  vf acc[4];
-  for (vf& v : acc) v = vset(-INFINITY);
-  for (int64_t j = 0; j < quarter; j += W)
-    for (int k = 0; k < 4; ++k) acc[k] = step(acc[k], vload(x + 4 * j + k * W));
-  vf rest = fold_row(x + done * stride, stride, n - done, -INFINITY, step);
-  float lanes[W];
-  vstore(lanes, step(step(step(acc[0], acc[1]), step(acc[2], acc[3])), rest));
-  for (int l = 1; l < W; ++l) lanes[0] = maximum(lanes[0], lanes[l]);
-  return lanes[0];
+__attribute__((flatten)) inline float largest(const T* x, int64_t stride, int64_t n) {
+  Top top[4];
+  int64_t j = 0;
+  for (; stride == 1 && j + 4 * W <= n; j += 4 * W)
+    for (int k = 0; k < 4; ++k) {
+      vf v = vload(x + j + k * W);
+      top[k].take(v, v);
+    }
+  for (; j < n; j += W) {
+    vf v = stride == 1 ? vload_n(x + j, n - j) : gather(x + j * stride, stride, n - j);
+    top[0].take(vfirst(v, n - j, -INFINITY), v);
+  }
+  for (int k = 1; k < 4; ++k) top[0].take(top[k].most, top[k].seen);
+  float seen = vsum(top[0].seen);
+  return seen == seen ? vhmax(top[0].most) : NAN;
 }
 
 template <class T>
@@ -64,6 +77,24 @@ void partial_columns(const T* x, int64_t stride, int64_t n, int64_t columns, flo
   for (int64_t i = 0; i < columns; ++i) out[i * out_stride] = sums[i];
 }
 
+// The largest of up to 64 neighbouring columns, read along the memory's rows.
+template <class T>
+void largest_columns(const T* x, int64_t stride, int64_t n, int64_t columns, float* out, int64_t out_stride) {
+  vf most[4];
+  for (vf& v : most) v = vset(-INFINITY);
+  if (columns == 4 * W) {
+    for (int64_t j = 0; j < n; ++j)
+      for (int k = 0; k < 4; ++k) most[k] = vmaximum(vload(x + j * stride + k * W), most[k]);
+  } else {
+    for (int64_t j = 0; j < n; ++j)
+      for (int k = 0; k * W < columns; ++k)
+        most[k] = vmaximum(vload_n(x + j * stride + k * W, columns - k * W), most[k]);
+  }
+  float largest[4 * W];
+  for (int k = 0; k < 4; ++k) vstore(largest + k * W, most[k]);
+  for (int64_t i = 0; i < columns; ++i) out[i * out_stride] = largest[i];
+}
+
 }  // namespace
 
 int64_t reduce_workspace(const ReduceArgs* a, int32_t) {
@@ -76,18 +107,19 @@ Status reduce(Context* ctx, const ReduceArgs* a) {
   int64_t chunks = (a->cols + kReduceChunk - 1) / kReduceChunk;
   float* sums = static_cast<float*>(ctx->workspace);
   Reduce op = static_cast<Reduce>(a->op);
-  bool sum = op == Reduce::sum || op == Reduce::mean;
-  bool columns = sum && a->x.strides[0] == 1 && a->x.strides[1] != 1;
+  bool columns = op != Reduce::sum_of_squares && a->x.strides[0] == 1 && a->x.strides[1] != 1;
+  int64_t together = op == Reduce::max ? 4 * W : W;
   Status s = by_type(a->x.dtype, [&](auto type) {
     using T = decltype(type);
     if (columns) {
-      for_rows(ctx, (a->rows + W - 1) / W * chunks, 1, [=](int64_t first, int64_t last) {
+      auto f = op == Reduce::max ? largest_columns<T> : partial_columns<T>;
+      for_rows(ctx, (a->rows + together - 1) / together * chunks, 1, [=](int64_t first, int64_t last) {
         for (int64_t i = first; i < last; ++i) {
-          int64_t row = i / chunks * W, c = i % chunks * kReduceChunk;
+          int64_t row = i / chunks * together, c = i % chunks * kReduceChunk;
           int64_t n = a->cols - c < kReduceChunk ? a->cols - c : kReduceChunk;
-          int64_t wide = a->rows - row < W ? a->rows - row : W;
-          partial_columns(row_of<const T>(a->x, row) + c * a->x.strides[1], a->x.strides[1], n, wide,
-                          sums + row * chunks + i % chunks, chunks);
+          int64_t wide = a->rows - row < together ? a->rows - row : together;
+          f(row_of<const T>(a->x, row) + c * a->x.strides[1], a->x.strides[1], n, wide,
+            sums + row * chunks + i % chunks, chunks);
         }
       });
       return Status::ok;

@@ -41,7 +41,12 @@ def test_nan_is_never_dropped(op: str, where: int) -> None:
         with table(name):
             out = _C.empty((1,))
             _C.reduce(out, _C.from_numpy(x[None]), op)
+            columns = np.ones((CHUNK + 5, 70), np.float32)
+            columns[:, 68] = x
+            across = _C.empty((70,))
+            _C.reduce(across, _C.from_numpy(columns).view((70, CHUNK + 5), (1, 70), 0), op)
         assert np.isnan(out.numpy()[0]), f"{name}: {op} of a row with NaN is {out.numpy()[0]}"
+        assert np.isnan(across.numpy()).nonzero()[0].tolist() == [68], f"{name}: {op} of columns"
 
 
 @pytest.mark.parametrize("op", OPS)
