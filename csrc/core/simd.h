@@ -40,6 +40,7 @@ GM_INLINE native n_select_gt(native a, native b, native x, native y) {
   return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), y, x);
 }
 GM_INLINE native n_abs(native a) { return _mm512_abs_ps(a); }
+GM_INLINE native n_sign(native a, native b) { return _mm512_or_ps(a, _mm512_and_ps(b, _mm512_set1_ps(-0.0f))); }
 GM_INLINE native n_split(native x, native* e) {
   __m512i shifted = _mm512_sub_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(kRootHalf));
   *e = _mm512_cvtepi32_ps(_mm512_srai_epi32(shifted, 23));
@@ -66,6 +67,7 @@ GM_INLINE native n_select_gt(native a, native b, native x, native y) {
   return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_GT_OQ));
 }
 GM_INLINE native n_abs(native a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+GM_INLINE native n_sign(native a, native b) { return _mm256_or_ps(a, _mm256_and_ps(b, _mm256_set1_ps(-0.0f))); }
 GM_INLINE native n_split(native x, native* e) {
   __m256i shifted = _mm256_sub_epi32(_mm256_castps_si256(x), _mm256_set1_epi32(kRootHalf));
   *e = _mm256_cvtepi32_ps(_mm256_srai_epi32(shifted, 23));
@@ -92,6 +94,7 @@ GM_INLINE native n_max(native a, native b) { return n_select_gt(a, b, a, b); }  
 GM_INLINE native n_min(native a, native b) { return n_select_gt(b, a, a, b); }
 GM_INLINE native n_sqrt(native a) { return vsqrtq_f32(a); }
 GM_INLINE native n_abs(native a) { return vabsq_f32(a); }
+GM_INLINE native n_sign(native a, native b) { return vbslq_f32(vdupq_n_u32(0x80000000u), b, a); }
 GM_INLINE native n_split(native x, native* e) {
   int32x4_t root = vdupq_n_s32(kRootHalf), shifted = vsubq_s32(vreinterpretq_s32_f32(x), root);
   *e = vcvtq_f32_s32(vshrq_n_s32(shifted, 23));
@@ -117,6 +120,7 @@ GM_INLINE native n_min(native a, native b) { return a < b ? a : b; }
 GM_INLINE native n_sqrt(native a) { return __builtin_sqrtf(a); }
 GM_INLINE native n_select_gt(native a, native b, native x, native y) { return a > b ? x : y; }
 GM_INLINE native n_abs(native a) { return __builtin_fabsf(a); }
+GM_INLINE native n_sign(native a, native b) { return __builtin_copysignf(a, b); }
 GM_INLINE native n_split(native x, native* e) {
   uint32_t u;
   std::memcpy(&u, &x, 4);
@@ -168,6 +172,7 @@ GM_LANEWISE(vmax, (vf a, vf b), n_max(a.r[i], b.r[i]))
 GM_LANEWISE(vmin, (vf a, vf b), n_min(a.r[i], b.r[i]))
 GM_LANEWISE(vsqrt, (vf a), n_sqrt(a.r[i]))
 GM_LANEWISE(vabs, (vf a), n_abs(a.r[i]))
+GM_LANEWISE(vsign, (vf a, vf b), n_sign(a.r[i], b.r[i]))    // a >= 0 with the sign of b
 GM_LANEWISE(vscale, (vf p, vf n), n_scale(p.r[i], n.r[i]))  // p 2^n for integral n of -250 to 250
 GM_LANEWISE(vselect_gt, (vf a, vf b, vf x, vf y), n_select_gt(a.r[i], b.r[i], x.r[i], y.r[i]))
 GM_LANEWISE(vload, (const float* p), n_load(p + i * kNativeLanes))

@@ -1,11 +1,11 @@
 // What the activations share: a function of each element, and its gradient from what the forward pass kept.
 #pragma once
-#include "cpu/rows.h"
+#include "cpu/blocks.h"
 
 namespace gristmill::GM_ISA {
 namespace {
 
-// out = f(x); out and x (rows, cols).
+// out = f(type, x) as it is stored in that type; out and x (rows, cols).
 template <class Args, class F>
 inline Status activate(Context* ctx, const Args* a, F f) {
   if (a->out.dtype != a->x.dtype || !unit_stride(1, a->cols, {a->out, a->x})) return Status::unsupported;
@@ -15,7 +15,7 @@ inline Status activate(Context* ctx, const Args* a, F f) {
       const T* x = row_of<const T>(a->x, i) + j0;
       T* out = row_of<T>(a->out, i) + j0;
       bool add = a->out.accumulate;
-      each_vector(n, [=](int64_t j, auto w) { put(out + j, f(vload_n(x + j, w)), w, add); });
+      map(out, n, add, [=](vf v) { return f(T{}, v); }, x);
     });
     return Status::ok;
   });

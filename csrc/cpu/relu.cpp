@@ -5,8 +5,21 @@ namespace gristmill::GM_ISA {
 int64_t relu_forward_workspace(const ReluForwardArgs*, int32_t) { return 0; }
 int64_t relu_backward_workspace(const ReluBackwardArgs*, int32_t) { return 0; }
 
+// Not by blocks, whose stores flush denormals: what is above 0 comes back as it is.
 Status relu_forward(Context* ctx, const ReluForwardArgs* a) {
-  return activate(ctx, a, [](vf x) { return vmax(vzero(), x); });  // lets NaN through
+  if (a->out.dtype != a->x.dtype || !unit_stride(1, a->cols, {a->out, a->x})) return Status::unsupported;
+  return by_type(a->x.dtype, [&](auto type) {
+    using T = decltype(type);
+    for_pieces(ctx, a->rows, a->cols, {a->out, a->x}, [=](int64_t i, int64_t j0, int64_t n) {
+      const T* x = row_of<const T>(a->x, i) + j0;
+      T* out = row_of<T>(a->out, i) + j0;
+      bool add = a->out.accumulate;
+      each_vector(n, [=](int64_t j, auto w) {  // a NaN on the right stays
+        put(out + j, vmax(vzero(), vload_n(x + j, w)), w, add);
+      });
+    });
+    return Status::ok;
+  });
 }
 
 // 0 where out <= 0, that is below the least number above 0: so the gradient passes where out is NaN, as in PyTorch.

@@ -6,7 +6,7 @@ int64_t sigmoid_forward_workspace(const SigmoidForwardArgs*, int32_t) { return 0
 int64_t sigmoid_backward_workspace(const SigmoidBackwardArgs*, int32_t) { return 0; }
 
 Status sigmoid_forward(Context* ctx, const SigmoidForwardArgs* a) {
-  return activate(ctx, a, [](vf x) { return vsigmoid(x); });
+  return activate(ctx, a, [](auto type, vf x) { return vsigmoid<decltype(type)>(x); });
 }
 
 Status sigmoid_backward(Context* ctx, const SigmoidBackwardArgs* a) {

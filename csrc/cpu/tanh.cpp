@@ -6,7 +6,7 @@ int64_t tanh_forward_workspace(const TanhForwardArgs*, int32_t) { return 0; }
 int64_t tanh_backward_workspace(const TanhBackwardArgs*, int32_t) { return 0; }
 
 Status tanh_forward(Context* ctx, const TanhForwardArgs* a) {
-  return activate(ctx, a, [](vf x) { return vtanh(x); });
+  return activate(ctx, a, [](auto type, vf x) { return vtanh<decltype(type)>(x); });
 }
 
 Status tanh_backward(Context* ctx, const TanhBackwardArgs* a) {

@@ -17,11 +17,11 @@ Backward = Callable[[Floats, Floats], Floats]
 def activation_cases(
     op: str,
     twin: tuple[Forward, Backward],
-    bounds: tuple[Forward, Forward],
+    bounds: tuple[Callable[[Floats, str], Floats], Forward],
     edges: Sequence[float],
 ) -> Iterator[Case]:
     """Forward and backward over awkward sizes, and of a row of `edges`. `bounds` are of the forward
-    pass, from x, and of the backward pass, from dx."""
+    pass, from x and dtype, and of the backward pass, from dx."""
     rng = np.random.default_rng(41)
     shapes = [(1, n) for n in SIZES] + [(3, 17), (17, 33), (65, 100)]
     for dtype, layout in LAYOUTS:
@@ -32,7 +32,7 @@ def activation_cases(
             start = rng.normal(size=x.shape) if rows == 3 else None
             x_in, d_in = (given(v, dtype, layout) for v in (x, rng.normal(0, 4, x.shape)))
             with np.errstate(over="ignore"):
-                y, bound = twin[0](x_in.values), bounds[0](x_in.values)
+                y, bound = twin[0](x_in.values), bounds[0](x_in.values, dtype)
             out = wanted(x.shape, dtype, layout, start)
             yield Case(f"{op}_forward", name, {"out": out, "x": x_in, **sizes}, {"out": (y, bound)})
             y_in = given(y, dtype, layout)

@@ -15,6 +15,5 @@ EDGES = (0.0, -0.0, 1e-45, -1e-45, 1e-38, -1e-38, 3e38, -3e38, np.inf, -np.inf)
 
 
 def cases() -> Iterator[Case]:
-    yield from activation_cases(
-        "relu", (reference_forward, reference_backward), (np.zeros_like, np.zeros_like), EDGES
-    )
+    exact = (lambda x, dtype: np.zeros_like(x), np.zeros_like)
+    yield from activation_cases("relu", (reference_forward, reference_backward), exact, EDGES)
