@@ -1,8 +1,12 @@
-"""matmul: square, transposed, the shapes of a transformer, one row, a packed operand; f32, bf16."""
+"""matmul: squares, GPT-2's shapes and head, one row, batches of small ones; f32, bf16.
+
+One row takes weights from memory, as decoding does: a call goes through as many copies of them as
+make 256 MB. "packed" are weights packed once beforehand; the peer takes them as they are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from bench.measure import (
@@ -25,15 +29,13 @@ from gristmill.backend import _C
 from gristmill.ops.matmul import reference_forward
 
 # M, N, K
-SHAPES = [
-    (256, 256, 256),
-    (1024, 1024, 1024),
-    (1024, 2304, 768),
-    (4096, 384, 1024),
-    (1024, 16384, 768),
-]
-VECTOR = [(1, 2304, 768), (1, 16384, 768)]
-PACKED = [(1, 2304, 768), (64, 2304, 768)]
+QUICK = [(256, 256, 256), (1024, 1024, 1024)]
+SQUARE = [(n, n, n) for n in (512, 1024, 2048)]
+GPT2 = [(1024, 2304, 768), (1024, 768, 768), (1024, 3072, 768), (1024, 768, 3072)]
+HEAD = (1024, 50257, 768)
+VECTOR = [(2304, 768), (768, 768), (768, 3072), (50257, 768)]  # N, K
+BATCHES = [(48, 32), (48, 64), (48, 128)]  # products (4 sequences, 12 heads), their M = N = K
+ROTATED = 256 << 20  # bytes of weights that one row passes by
 WAYS = {"NN": (False, False), "NT": (False, True), "TN": (True, False)}
 
 
@@ -60,14 +62,6 @@ def tolerance(dtype: str, k: int) -> float:
     return k * U + (UB if dtype == "bfloat16" else 0)
 
 
-def limit(dtype: str, m: int, n: int, k: int) -> tuple[Callable[[], float], float, str]:
-    """Ceiling, amount and unit: of one row, how fast the weights can be read."""
-    if m == 1:
-        size = n * k / (2 if dtype == "bfloat16" else 1)
-        return stream_ceiling(1, 0, size), 4e-9 * size, "GB"
-    return compute_ceiling(2.0 * m * n * k, dtype), 2e-9 * m * n * k, "GFLOP"
-
-
 def case(dtype: str, way: str, m: int, n: int, k: int) -> Case:
     """out = a b; NT and TN read one operand transposed, as the backward pass does."""
     a, b = operands(dtype, way, m, n, k)
@@ -85,38 +79,81 @@ def case(dtype: str, way: str, m: int, n: int, k: int) -> Case:
     check = agreement(
         ours, lambda: some_rows(out, a, b), tolerance(dtype, k), theirs, lambda: [(out, other)]
     )
-    return Case(f"{dtype} {way} {m}x{n}x{k}", ours, theirs, check, *limit(dtype, m, n, k))
+    flops = 2.0 * m * n * k
+    ceiling = compute_ceiling(flops, dtype)
+    return Case(f"{dtype} {way} {m}x{n}x{k}", ours, theirs, check, ceiling, flops / 1e9, "GFLOP")
 
 
-def packed(dtype: str, m: int, n: int, k: int) -> Case:
-    """A weight packed once, beside our own product that packs it at each call: the same bytes."""
-    a, b = operands(dtype, "NT", m, n, k)
-    out, other = np.zeros((m, n), a.dtype), np.zeros((m, n), a.dtype)
-    into, plain, x, y = (array(z[None]) for z in (out, other, a, b))
-    pack = _C.matmul_pack(array(b), dtype)
+def vector(dtype: str, n: int, k: int, packed: bool) -> Case:
+    """One row times weights (N, K) that lie along K, or that were packed before."""
+    a, b = operands(dtype, "NT", 1, n, k)
+    copies = -(-ROTATED // b.nbytes)
+    weights = [b, *(b.copy(order="K") for _ in range(copies - 1))]
+    out, other = np.zeros((1, n), a.dtype), np.zeros((1, n), a.dtype)
+    into, x, ready = array(out[None]), array(a[None]), [array(w[None]) for w in weights]
+    packs = [_C.matmul_pack(array(w), dtype) if packed else None for w in weights]
+    theirs = None
+    if torch is not None:
+        p, q, tensors = tensor(other), tensor(a), [tensor(w) for w in weights]
+
+        def theirs() -> None:
+            for w in tensors:
+                torch.matmul(q, w, out=p)
 
     def ours() -> None:
-        _C.matmul(into, x, y, dtype, pack)
-
-    def unpacked() -> None:
-        _C.matmul(plain, x, y, dtype)
+        for w, pack in zip(ready, packs, strict=True):
+            _C.matmul(into, x, w, dtype, pack)
 
     check = agreement(
-        ours, lambda: some_rows(out, a, b), tolerance(dtype, k), unpacked, lambda: [(out, other)], 0
+        ours, lambda: some_rows(out, a, b), tolerance(dtype, k), theirs, lambda: [(out, other)]
     )
-    name = f"{dtype} packed {m}x{n}x{k}"
-    return Case(name, ours, unpacked, check, *limit(dtype, m, n, k), "our own, not packed")
+    size = copies * b.nbytes / 4
+    name = f"{dtype} {'packed' if packed else 'NT'} 1x{n}x{k}"
+    return Case(name, ours, theirs, check, stream_ceiling(1, 0, size), 4e-9 * size, "GB")
+
+
+def batch(dtype: str, count: int, n: int) -> Case:
+    """A batch of small square products."""
+    a, b = normal(count, n, n, seed=1), normal(count, n, n, seed=2)
+    if dtype == "bfloat16":
+        a, b = bf16(a), bf16(b)
+    out, other = np.zeros_like(a), np.zeros_like(a)
+    into, x, y = (array(z) for z in (out, a, b))
+    if torch is None:
+        theirs = None if dtype == "bfloat16" else lambda: np.matmul(a, b, out=other)
+    else:
+        p, q, r = tensor(other), tensor(a), tensor(b)
+        theirs = lambda: torch.bmm(q, r, out=p)  # noqa: E731
+
+    def ours() -> None:
+        _C.matmul(into, x, y, dtype)
+
+    check = agreement(
+        ours,
+        lambda: [(out, reference_forward(wide(a), wide(b)))],
+        tolerance(dtype, n),
+        theirs,
+        lambda: [(out, other)],
+    )
+    flops = 2.0 * count * n**3
+    name = f"{dtype} {count} of {n}x{n}x{n}"
+    return Case(name, ours, theirs, check, compute_ceiling(flops, dtype), flops / 1e9, "GFLOP")
 
 
 def cases() -> Iterator[Case]:
     for dtype in ("float32", "bfloat16"):
-        for m, n, k in SHAPES:
-            for way in WAYS if m * n * k == 1024**3 else ["NN"] if m == 256 else ["NT"]:
-                yield case(dtype, way, m, n, k)
-        for m, n, k in VECTOR:
-            yield case(dtype, "NT", m, n, k)
-        for m, n, k in PACKED:
-            yield packed(dtype, m, n, k)
+        for shape in QUICK:
+            yield case(dtype, "NN", *shape)
+        for shape in [*SQUARE, *GPT2, HEAD]:
+            for way in WAYS:
+                if shape != QUICK[-1] or way != "NN":
+                    yield case(dtype, way, *shape)
+        yield case(dtype, "NN", 4096, 4096, 4096)
+        for shape in VECTOR:
+            for packed in (False, True):
+                yield vector(dtype, *shape, packed)
+        for small in BATCHES:
+            yield batch(dtype, *small)
 
 
 if __name__ == "__main__":
