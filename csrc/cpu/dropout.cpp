@@ -1,6 +1,6 @@
 // Zeroes elements by a mask that is a pure function of (seed, stream, index). Srivastava et al., 2014.
+#include "cpu/blocks.h"
 #include "cpu/draws.h"
-#include "cpu/rows.h"
 
 namespace gristmill::GM_ISA {
 namespace {
@@ -16,20 +16,21 @@ struct Share {
   }
 };
 
-// Whole registers where n reaches to the end.
-template <class T>
-inline void apply(T* out, const T* x, vu half, vu last_dropped, vf keep, int64_t n, bool add) {
-  vu kept = vsar<31>(last_dropped - half);  // all ones where half > last_dropped
-  put(out, vfloat(vbits(vload_n(x, n) * keep) & kept), n, add);
-}
-
-// The 64 elements whose halves are the lower ones of the words, and the 64 that follow.
+// The 64 elements whose halves are the lower ones of the words, and the 64 that follow; whole registers where n reaches
+// to the end.
 template <class T>
 inline void apply(T* out, const T* x, Draw& d, vu last_dropped, vf keep, int64_t n, bool add) {
   side_by_side(d);
-  for (int j = 0; j < 8 && n > j * W; ++j) {
-    vu w = d.w[j % 4];
-    apply(out + j * W, x + j * W, j < 4 ? w & vuset(0xffff) : vshr<16>(w), last_dropped, keep, n - j * W, add);
+#pragma GCC unroll 8
+  for (int j = 0; j < 8; j += kVectors<T>) {
+    if (n <= j * W) return;
+    Vectors<T> b = bload<T>(x + j * W, n - j * W);
+#pragma GCC unroll 2
+    for (int k = 0; k < kVectors<T>; ++k) {
+      vu w = d.w[(j + k) % 4], half = j < 4 ? w & vuset(0xffff) : vshr<16>(w);
+      b.v[k] = vfloat(vbits(b.v[k] * keep) & vsar<31>(last_dropped - half));  // all ones where half > last_dropped
+    }
+    bput<T>(out + j * W, b, n - j * W, add);
   }
 }
 

@@ -1,24 +1,8 @@
 // y = (x - mean) / sqrt(variance + eps) * weight + bias, by row. Ba, Kiros and Hinton, "Layer normalization", 2016.
-#include "cpu/rows.h"
+#include "cpu/blocks.h"
 
 namespace gristmill::GM_ISA {
 namespace {
-
-struct Moments {
-  float mean, rstd;
-};
-
-// The variance from the differences: from the squares it would cancel where the mean is large.
-template <class X>
-Moments moments(const X* x, int64_t cols, float eps) {
-  float mean = vsum(sum_vectors(cols, [=](int64_t j, auto n, vf sum) { return sum + vload_n(x + j, n); })) /
-               static_cast<float>(cols);
-  vf squares = sum_vectors(cols, [=](int64_t j, auto n, vf sum) {
-    vf d = vfirst(vload_n(x + j, n) - vset(mean), n, 0.0f);
-    return vfma(d, d, sum);
-  });
-  return Moments{mean, 1.0f / __builtin_sqrtf(vsum(squares) / static_cast<float>(cols) + eps)};
-}
 
 inline void keep(const View& v, int64_t i, float value) {
   if (v.data) static_cast<float*>(v.data)[i * v.strides[0]] = value;
@@ -26,49 +10,58 @@ inline void keep(const View& v, int64_t i, float value) {
 
 inline float kept(const View& v, int64_t i) { return static_cast<const float*>(v.data)[i * v.strides[0]]; }
 
-// A row of the backward pass: dx = r (g - m - hat c).
-struct Row {
-  float mean, r, m, c;
-};
-
-template <class DY, class X>
-Row row_sums(const LayernormBackwardArgs* a, int64_t i) {
+// One row at a time: of four at once the streams are too many for the prefetcher (2.7 against 2.0 ms backward, 4096 x
+// 768).
+template <class Y, class X>
+void forward_row(const LayernormForwardArgs* a, int64_t i) {
+  using O = Mixed<Y, X>;
   const X* x = row_of<const X>(a->x, i);
-  const DY* dy = row_of<const DY>(a->dout, i);
-  const float* w = static_cast<const float*>(a->weight.data);
-  Row row{kept(a->mean, i), kept(a->rstd, i), 0.0f, 0.0f};
-  vf mean = vset(row.mean), r = vset(row.r);  // past the end of a row dy and w are 0
-  vf sum =
-      sum_vectors(a->cols, [=](int64_t j, auto n, vf s) { return vfma(vload_n(dy + j, n), vload_n(w + j, n), s); });
-  vf dot = sum_vectors(a->cols, [=](int64_t j, auto n, vf s) {
-    return vfma(vload_n(dy + j, n) * vload_n(w + j, n), (vload_n(x + j, n) - mean) * r, s);
+  Y* y = row_of<Y>(a->out, i);
+  int64_t cols = a->cols;
+  float mean = sum_of_blocks<O>(cols, [](vf s, vf v) { return s + v; }, x) / static_cast<float>(cols);
+  vf m = vset(mean);
+  float squares[1];  // of differences: those of x would cancel where the mean is large
+  sum_blocks<O>(squares, cols, [=](int64_t j, auto n, Vectors<O>(&s)[1]) {
+    Vectors<O> d = bfirst<O>(each_of<O>([=](vf v) { return v - m; }, bload<O>(x + j, n)), n, 0.0f);
+    s[0] = each_of<O>([](vf d, vf s) { return vfma(d, d, s); }, d, s[0]);
   });
-  row.m = vsum(sum) / static_cast<float>(a->cols), row.c = vsum(dot) / static_cast<float>(a->cols);
-  return row;
+  float rstd = 1.0f / __builtin_sqrtf(squares[0] / static_cast<float>(cols) + a->eps);
+  keep(a->mean, i, mean);
+  keep(a->rstd, i, rstd);
+  vf r = vset(rstd);
+  const float *w = static_cast<const float*>(a->weight.data), *b = static_cast<const float*>(a->bias.data);
+  bool add = a->out.accumulate;
+  each_block<O>(cols, [=](int64_t j, auto n) {
+    Vectors<O> shift = b ? bload<O>(b + j, n) : Vectors<O>{};
+    auto f = [=](vf v, vf w, vf b) { return vfma((v - m) * r, w, b); };
+    bput<O>(y + j, each_of<O>(f, bload<O>(x + j, n), bload<O>(w + j, n), shift), n, add);
+  });
 }
 
-// R rows: dx, and their part of dweight and dbias in order.
-template <int R, class DX, class DY, class X>
-void backward_rows(const LayernormBackwardArgs* a, int64_t first, float* dw, float* db) {
-  Row row[R];
-  for (int i = 0; i < R; ++i) row[i] = row_sums<DY, X>(a, first + i);
+// dx = r (g - mean(g) - hat mean(g hat)) with g = w dy, and the row's part of dweight and dbias.
+template <class DX, class DY, class X>
+void backward_row(const LayernormBackwardArgs* a, int64_t i, float* dw, float* db) {
+  using O = Mixed<DX, DY, X>;
   const float* w = static_cast<const float*>(a->weight.data);
-  const X* x = row_of<const X>(a->x, first);
-  const DY* dy = row_of<const DY>(a->dout, first);
-  DX* dx = row_of<DX>(a->dx, first);
-  int64_t sx = a->x.strides[0], sy = a->dout.strides[0], sd = a->dx.strides[0];  // a vector store may alias *a
+  const X* x = row_of<const X>(a->x, i);
+  const DY* dy = row_of<const DY>(a->dout, i);
+  DX* dx = row_of<DX>(a->dx, i);
+  int64_t cols = a->cols;
+  vf m = vset(kept(a->mean, i)), r = vset(kept(a->rstd, i));
+  float sums[2];
+  sum_blocks<O>(sums, cols, [=](int64_t j, auto n, Vectors<O>(&s)[2]) {  // past the end of a row dy and w are 0
+    Vectors<O> g = each_of<O>([](vf d, vf w) { return d * w; }, bload<O>(dy + j, n), bload<O>(w + j, n));
+    s[0] = each_of<O>([](vf g, vf s) { return g + s; }, g, s[0]);
+    s[1] = each_of<O>([=](vf g, vf v, vf s) { return vfma(g, (v - m) * r, s); }, g, bload<O>(x + j, n), s[1]);
+  });
+  vf mean = vset(sums[0] / static_cast<float>(cols)), c = vset(-sums[1] / static_cast<float>(cols));
   bool add = a->dx.accumulate;
-  each_vector(a->cols, [=](int64_t j, auto n) {
-    vf wj = vload_n(w + j, n), dwj = vload_n(dw + j, n), dbj = vload_n(db + j, n);
-#pragma GCC unroll 4
-    for (int i = 0; i < R; ++i) {
-      vf r = vset(row[i].r), d = vload_n(dy + i * sy + j, n);
-      vf hat = (vload_n(x + i * sx + j, n) - vset(row[i].mean)) * r;
-      dwj = vfma(d, hat, dwj), dbj = dbj + d;
-      vf g = vfma(hat, vset(-row[i].c), vfma(d, wj, vset(-row[i].m)));
-      put(dx + i * sd + j, g * r, n, add);
-    }
-    vstore_n(dw + j, dwj, n), vstore_n(db + j, dbj, n);
+  each_block<O>(cols, [=](int64_t j, auto n) {
+    Vectors<O> d = bload<O>(dy + j, n), hat = each_of<O>([=](vf v) { return (v - m) * r; }, bload<O>(x + j, n));
+    auto f = [=](vf d, vf h, vf w) { return vfma(h, c, vfma(d, w, -mean)) * r; };
+    bput<O>(dx + j, each_of<O>(f, d, hat, bload<O>(w + j, n)), n, add);
+    bstore<O>(dw + j, each_of<O>([](vf d, vf h, vf s) { return vfma(d, h, s); }, d, hat, bload<O>(dw + j, n)), n);
+    bstore<O>(db + j, each_of<O>([](vf d, vf s) { return d + s; }, d, bload<O>(db + j, n)), n);
   });
 }
 
@@ -87,23 +80,7 @@ Status layernorm_forward(Context* ctx, const LayernormForwardArgs* a) {
       using X = decltype(in);
       using Y = decltype(out);
       for_rows(ctx, a->rows, 16, [=](int64_t first, int64_t last) {
-        const float* w = static_cast<const float*>(a->weight.data);
-        const float* b = static_cast<const float*>(a->bias.data);
-        for (int64_t i = first; i < last; ++i) {
-          const X* x = row_of<const X>(a->x, i);
-          Y* y = row_of<Y>(a->out, i);
-          Moments m = moments(x, a->cols, a->eps);
-          keep(a->mean, i, m.mean);
-          keep(a->rstd, i, m.rstd);
-          bool add = a->out.accumulate;
-          auto each = [=](auto bias) {
-            each_vector(a->cols, [=](int64_t j, auto n) {
-              vf hat = (vload_n(x + j, n) - vset(m.mean)) * vset(m.rstd);
-              put(y + j, vfma(hat, vload_n(w + j, n), bias(j, n)), n, add);
-            });
-          };
-          b ? each([=](int64_t j, auto n) { return vload_n(b + j, n); }) : each([=](int64_t, auto) { return vzero(); });
-        }
+        for (int64_t i = first; i < last; ++i) forward_row<Y, X>(a, i);
       });
       return Status::ok;
     });
@@ -130,9 +107,7 @@ Status layernorm_backward(Context* ctx, const LayernormBackwardArgs* a) {
           using DX = decltype(out);
           using DY = decltype(dy);
           using X = decltype(in);
-          int64_t i = first;
-          for (; i + 4 <= last; i += 4) backward_rows<4, DX, DY, X>(a, i, dw, dw + a->cols);
-          for (; i < last; ++i) backward_rows<1, DX, DY, X>(a, i, dw, dw + a->cols);
+          for (int64_t i = first; i < last; ++i) backward_row<DX, DY, X>(a, i, dw, dw + a->cols);
         });
         return Status::ok;
       });

@@ -1,37 +1,46 @@
 // y = x / sqrt(mean(x^2) + eps) * weight. Zhang and Sennrich, "Root mean square layer normalization", 2019.
-#include "cpu/rows.h"
+#include "cpu/blocks.h"
 
 namespace gristmill::GM_ISA {
 namespace {
 
-// R rows: dx = r (w dy - x c), and their part of dweight in order.
-template <int R, class DX, class DY, class X>
-void backward_rows(const RmsnormBackwardArgs* a, int64_t first, float* dw) {
+template <class Y, class X>
+void forward_row(const RmsnormForwardArgs* a, int64_t i) {
+  using O = Mixed<Y, X>;
   const float* w = static_cast<const float*>(a->weight.data);
-  float r[R], c[R];
-  for (int i = 0; i < R; ++i) {
-    const X* x = row_of<const X>(a->x, first + i);
-    const DY* dy = row_of<const DY>(a->dout, first + i);
-    vf dot = sum_vectors(a->cols, [=](int64_t j, auto n, vf s) {
-      return vfma(vload_n(dy + j, n) * vload_n(w + j, n), vload_n(x + j, n), s);
-    });
-    r[i] = static_cast<const float*>(a->rstd.data)[(first + i) * a->rstd.strides[0]];
-    c[i] = vsum(dot) / static_cast<float>(a->cols) * r[i] * r[i];
-  }
-  const X* x = row_of<const X>(a->x, first);
-  const DY* dy = row_of<const DY>(a->dout, first);
-  DX* dx = row_of<DX>(a->dx, first);
-  int64_t sx = a->x.strides[0], sy = a->dout.strides[0], sd = a->dx.strides[0];  // a vector store may alias *a
+  const X* x = row_of<const X>(a->x, i);
+  Y* y = row_of<Y>(a->out, i);
+  float squares = sum_of_blocks<O>(a->cols, [](vf s, vf v) { return vfma(v, v, s); }, x);
+  float rstd = 1.0f / __builtin_sqrtf(squares / static_cast<float>(a->cols) + a->eps);
+  if (a->rstd.data) static_cast<float*>(a->rstd.data)[i * a->rstd.strides[0]] = rstd;
+  vf r = vset(rstd);
+  bool add = a->out.accumulate;
+  each_block<O>(a->cols, [=](int64_t j, auto n) {
+    bput<O>(y + j, each_of<O>([=](vf v, vf w) { return v * r * w; }, bload<O>(x + j, n), bload<O>(w + j, n)), n, add);
+  });
+}
+
+// dx = r (w dy - x c), and the row's part of dweight.
+template <class DX, class DY, class X>
+void backward_row(const RmsnormBackwardArgs* a, int64_t i, float* dw) {
+  using O = Mixed<DX, DY, X>;
+  const float* w = static_cast<const float*>(a->weight.data);
+  const X* x = row_of<const X>(a->x, i);
+  const DY* dy = row_of<const DY>(a->dout, i);
+  DX* dx = row_of<DX>(a->dx, i);
+  float dot[1], rstd = static_cast<const float*>(a->rstd.data)[i * a->rstd.strides[0]];
+  sum_blocks<O>(dot, a->cols, [=](int64_t j, auto n, Vectors<O>(&s)[1]) {
+    auto f = [](vf d, vf w, vf v, vf s) { return vfma(d * w, v, s); };
+    s[0] = each_of<O>(f, bload<O>(dy + j, n), bload<O>(w + j, n), bload<O>(x + j, n), s[0]);
+  });
+  vf r = vset(rstd), c = vset(-(dot[0] / static_cast<float>(a->cols) * rstd * rstd));
   bool add = a->dx.accumulate;
-  each_vector(a->cols, [=](int64_t j, auto n) {
-    vf wj = vload_n(w + j, n), dwj = vload_n(dw + j, n);
-#pragma GCC unroll 4
-    for (int i = 0; i < R; ++i) {
-      vf v = vload_n(x + i * sx + j, n), d = vload_n(dy + i * sy + j, n);
-      dwj = vfma(d, v * vset(r[i]), dwj);
-      put(dx + i * sd + j, vfma(v, vset(-c[i]), d * wj) * vset(r[i]), n, add);
-    }
-    vstore_n(dw + j, dwj, n);
+  each_block<O>(a->cols, [=](int64_t j, auto n) {
+    Vectors<O> v = bload<O>(x + j, n), d = bload<O>(dy + j, n);
+    auto f = [=](vf v, vf d, vf w) { return vfma(v, c, d * w) * r; };
+    bput<O>(dx + j, each_of<O>(f, v, d, bload<O>(w + j, n)), n, add);
+    auto part = [=](vf v, vf d, vf s) { return vfma(d, v * r, s); };
+    bstore<O>(dw + j, each_of<O>(part, v, d, bload<O>(dw + j, n)), n);
   });
 }
 
@@ -47,20 +56,7 @@ Status rmsnorm_forward(Context* ctx, const RmsnormForwardArgs* a) {
       using X = decltype(in);
       using Y = decltype(out);
       for_rows(ctx, a->rows, 16, [=](int64_t first, int64_t last) {
-        const float* w = static_cast<const float*>(a->weight.data);
-        for (int64_t i = first; i < last; ++i) {
-          const X* x = row_of<const X>(a->x, i);
-          Y* y = row_of<Y>(a->out, i);
-          vf squares = sum_vectors(a->cols, [=](int64_t j, auto n, vf sum) {
-            vf v = vload_n(x + j, n);
-            return vfma(v, v, sum);
-          });
-          float r = 1.0f / __builtin_sqrtf(vsum(squares) / static_cast<float>(a->cols) + a->eps);
-          if (a->rstd.data) static_cast<float*>(a->rstd.data)[i * a->rstd.strides[0]] = r;
-          bool add = a->out.accumulate;
-          each_vector(a->cols,
-                      [=](int64_t j, auto n) { put(y + j, vload_n(x + j, n) * vset(r) * vload_n(w + j, n), n, add); });
-        }
+        for (int64_t i = first; i < last; ++i) forward_row<Y, X>(a, i);
       });
       return Status::ok;
     });
@@ -87,9 +83,7 @@ Status rmsnorm_backward(Context* ctx, const RmsnormBackwardArgs* a) {
         for_rows(ctx, a->rows, kRowChunk, [=](int64_t first, int64_t last) {
           float* dw = partial + first / kRowChunk * a->cols;
           for (int64_t j = 0; j < a->cols; ++j) dw[j] = 0.0f;
-          int64_t i = first;
-          for (; i + 4 <= last; i += 4) backward_rows<4, DX, DY, X>(a, i, dw);
-          for (; i < last; ++i) backward_rows<1, DX, DY, X>(a, i, dw);
+          for (int64_t i = first; i < last; ++i) backward_row<DX, DY, X>(a, i, dw);
         });
         return Status::ok;
       });

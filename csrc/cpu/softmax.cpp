@@ -7,26 +7,30 @@ namespace {
 // The exponentials are kept until their sum is known: in a float32 result, in a buffer, or of a long row not at all.
 template <class Y, class X>
 void forward_row(Y* y, const X* x, int64_t cols, bool add) {
+  using O = Mixed<Y, X>;
   constexpr int64_t kKept = 2048;
   float buffer[kKept], *kept = cols <= kKept ? buffer : nullptr;
   if constexpr (std::is_same_v<Y, float>) kept = add ? kept : y;
   vf shift = vset(shift_of(largest_of(x, cols)));
-  float total = vsum(sum_vectors(cols, [=](int64_t j, auto n, vf s) {
-    vf e = vfirst(vexp(vload_n(x + j, n) - shift), n, 0.0f);
-    if (kept) vstore_n(kept + j, e, n);
-    return s + e;
-  }));
-  vf scale = vset(total == 0.0f ? 0.0f : 1.0f / total);
-  if (kept) return each_vector(cols, [=](int64_t j, auto n) { put(y + j, vload_n(kept + j, n) * scale, n, add); });
-  each_vector(cols, [=](int64_t j, auto n) { put(y + j, vexp(vload_n(x + j, n) - shift) * scale, n, add); });
+  auto exponential = [=](vf v) { return vexp_for<Y>(v - shift); };
+  float total[1];
+  sum_blocks<O>(total, cols, [=](int64_t j, auto n, Vectors<O>(&s)[1]) {
+    Vectors<O> e = bfirst<O>(each_of<O>(exponential, bload<O>(x + j, n)), n, 0.0f);
+    if (kept) bstore<O>(kept + j, e, n);
+    s[0] = each_of<O>([](vf s, vf e) { return s + e; }, s[0], e);
+  });
+  vf scale = vset(total[0] == 0.0f ? 0.0f : 1.0f / total[0]);
+  each_block<O>(cols, [=](int64_t j, auto n) {
+    Vectors<O> e = kept ? bload<O>(kept + j, n) : each_of<O>(exponential, bload<O>(x + j, n));
+    bput<O>(y + j, each_of<O>([=](vf e) { return e * scale; }, e), n, add);
+  });
 }
 
 // dx = y (dy - sum(y dy))
 template <class T>
 void backward_row(T* dx, const T* dy, const T* y, int64_t cols, bool add) {
-  vf dot = sum_vectors(cols, [=](int64_t j, auto n, vf s) { return vfma(vload_n(dy + j, n), vload_n(y + j, n), s); });
-  vf mean = vset(vsum(dot));
-  each_vector(cols, [=](int64_t j, auto n) { put(dx + j, vload_n(y + j, n) * (vload_n(dy + j, n) - mean), n, add); });
+  vf dot = vset(sum_of_blocks<T>(cols, [](vf s, vf d, vf p) { return vfma(d, p, s); }, dy, y));
+  map(dx, cols, add, [=](vf d, vf p) { return p * (d - dot); }, dy, y);
 }
 
 int64_t rows_each(int64_t cols) { return cols >= kTask || cols == 0 ? 1 : kTask / cols; }

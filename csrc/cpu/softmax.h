@@ -1,7 +1,7 @@
 // Softmax of a row in pieces of kLossColumns, so that a piece is read from memory once: its largest value, the sum of
 // exp(x - largest), and these joined. Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018.
 #pragma once
-#include "cpu/rows.h"
+#include "cpu/blocks.h"
 
 namespace gristmill::GM_ISA {
 namespace {
@@ -24,9 +24,11 @@ inline float shift_of(float top) { return top == -INFINITY ? 0.0f : top; }
 // NaN is not told from the others: exp(NaN - largest) is.
 template <class T>
 inline float largest_of(const T* x, int64_t n) {
-  vf best = vset(-INFINITY);
-  each_vector(n, [&](int64_t j, auto w) { best = vmax(best, vfirst(vload_n(x + j, w), w, -INFINITY)); });
-  return vhmax(best);
+  Vectors<T> best = bfirst<T>(Vectors<T>{}, 0, -INFINITY);
+  each_block<T>(n, [&](int64_t j, auto w) {
+    best = each_of<T>([](vf a, vf b) { return vmax(a, b); }, best, bfirst<T>(bload<T>(x + j, w), w, -INFINITY));
+  });
+  return vhmax(vmax(best.v[0], best.v[kVectors<T> - 1]));
 }
 
 // Of at most kLossColumns elements.

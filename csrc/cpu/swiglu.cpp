@@ -34,7 +34,7 @@ Status swiglu_backward(Context* ctx, const SwigluBackwardArgs* a) {
       T *dgate = row_of<T>(a->dgate, i) + j0, *dup = row_of<T>(a->dup, i) + j0;
       bool add_to_up = a->dup.accumulate, add_to_gate = a->dgate.accumulate;
       each_block<T>(n, [=](int64_t j, auto w) {
-        Block<T> d = bload<T>(dout + j, w), g = bload<T>(gate + j, w), u = bload<T>(up + j, w), dg, du;
+        Vectors<T> d = bload<T>(dout + j, w), g = bload<T>(gate + j, w), u = bload<T>(up + j, w), dg, du;
         for (int k = 0; k < kVectors<T>; ++k) {
           vf s = vsigmoid<T>(g.v[k]), gs = g.v[k] * s;
           du.v[k] = d.v[k] * gs;

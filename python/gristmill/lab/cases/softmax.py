@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gristmill.lab.case import SIZES, TINY, Case, Floats, U, gamma, given, wanted
+from gristmill.lab.case import SIZES, TINY, Case, Floats, U, gamma, given, terms, wanted
 from gristmill.ops.softmax import reference_backward, reference_forward
 
 LAYOUTS = [("float32", "plain"), ("float32", "gaps"), ("bfloat16", "gaps")]
@@ -19,15 +19,18 @@ def chain(cols: int) -> int:
     return -(-cols // 16) + 6
 
 
-def forward_bound(x: Floats) -> Floats:
+def forward_bound(x: Floats, dtype: str) -> Floats:
     """exp: 6 U and the rounding of its argument x - max; the sum of such, a quotient, a product.
-    What float32 flushes or rounds absolutely is TINY."""
+    What float32 flushes or rounds absolutely is TINY. For bfloat16 exp is off by 2^-13 in numerator
+    and sum, and its argument rounded once more."""
     y = reference_forward(x)
     top = x.max(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
         away = np.where(np.isfinite(x), np.abs(x - np.where(np.isfinite(top), top, 0)), 0)
     spread = (y * away).sum(axis=1, keepdims=True)
-    bound: Floats = y * (gamma(chain(x.shape[1])) + U * (15 + away + spread)) + 2 * TINY
+    bound: Floats = (
+        y * (gamma(chain(x.shape[1])) + U * (15 + away + spread) + 2 * terms(dtype)) + 2 * TINY
+    )
     return bound
 
 
@@ -49,7 +52,7 @@ def pair(name: str, x: Floats, dtype: str, layout: str, add: bool) -> Iterator[C
         "softmax_forward",
         name,
         {"out": wanted(x.shape, dtype, layout, start), "x": x_in, **sizes},
-        {"out": (reference_forward(x_in.values), forward_bound(x_in.values))},
+        {"out": (reference_forward(x_in.values), forward_bound(x_in.values, dtype))},
     )
     yield Case(
         "softmax_backward",
