@@ -148,11 +148,7 @@ struct Forward {
     if (head >= a->B * a->G) return x;
     int64_t b = head / a->G, g = head % a->G, k0 = larger(smaller(seen(a, b, t0) - 1, a->S - kTogether), 0);
     const View* views[4] = {&a->q, &a->out, &a->k, &a->v};
-    for (int i = 0; i < 4; ++i) {
-      const T* row = i < 2 ? at<const T>(*views[i], b, t0, g * group() + h) : at<const T>(*views[i], b, k0, g);
-      x.from[i] = reinterpret_cast<const char*>(row);
-      x.stride[i] = views[i]->strides[1] * static_cast<int64_t>(sizeof(T));
-    }
+    for (int i = 0; i < 4; ++i) x.set<T>(i, *views[i], b, i < 2 ? t0 : k0, i < 2 ? g * group() + h : g);
     x.rows = smaller(a->T - t0, kTogether), x.bytes = a->D * static_cast<int64_t>(sizeof(T));
     return x;
   }

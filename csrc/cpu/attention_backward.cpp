@@ -143,15 +143,16 @@ struct Backward {
   }
 
   // P and dS of a block of queries and a block of keys, as far as they see each other.
+  template <class F>
   void weigh_block(Block* w, const float* k, const float* v, int64_t b, int64_t t0, int64_t n, int64_t k0,
-                   int64_t count) const {
+                   int64_t count, const F& meanwhile) const {
     for (int64_t i = 0, rows; i < n; i += rows) {
       rows = strip_rows(n - i, false);
       int64_t most = visible(b, t0 + i + rows - 1, k0, count);
       if (most > 0)
         by_rows(rows, [&](auto r) {
-          score_rows<M, kLd, r.value>(w->s, w->q + i * kStride, k, items, most, [] {});
-          score_rows<M, kLd, r.value>(w->dp, w->dout + i * kStride, v, items, most, [] {});
+          score_rows<M, kLd, r.value>(w->s, w->q + i * kStride, k, items, most, meanwhile);
+          score_rows<M, kLd, r.value>(w->dp, w->dout + i * kStride, v, items, most, meanwhile);
         });
       for (int64_t r = 0; r < rows; r += M::kEach) {
         int64_t sees[2] = {visible(b, t0 + i + r, k0, count), 0};
@@ -201,7 +202,17 @@ struct Backward {
     }
   }
 
-  void head(char* own, int64_t b, int64_t h) const {
+  // Rows from t on of four operands of which head h of sequence b has `end`.
+  Ahead rows_ahead(const View* const (&views)[4], int64_t b, int64_t t, int64_t h, int64_t end) const {
+    Ahead x{};
+    if (b >= a->B || t >= end) return x;
+    for (int i = 0; i < 4; ++i) x.set<T>(i, *views[i], b, t, h);
+    x.rows = smaller(end - t, kBlock), x.bytes = a->D * static_cast<int64_t>(sizeof(T));
+    return x;
+  }
+
+  // `after` is the head that this worker is likely to take next.
+  void head(char* own, int64_t b, int64_t h, int64_t after) const {
     int64_t g = h / (a->H / a->G), most = smaller(seen(a, b, a->T - 1), a->S);
     float *k = reinterpret_cast<float*>(own), *v = k + panels(), *values = v + panels();
     float *dk = values + keys / M::kEach * P, *dv = dk + keys * P;
@@ -214,10 +225,15 @@ struct Backward {
     for (int64_t t0 = 0; t0 < a->T; t0 += kBlock) {
       int64_t n = smaller(a->T - t0, kBlock), last = seen(a, b, t0 + n - 1);
       load_queries(w, b, h, t0, n);
-      for (int64_t i = 0; i < n; ++i) prefetch_row(at<T>(a->dq, b, t0 + i, h), a->D);
+      bool more = t0 + n < a->T;
+      int64_t b1 = after / a->H, h1 = after % a->H;
+      Ahead queries =
+          rows_ahead({&a->q, &a->dout, &a->out, &a->dq}, more ? b : b1, more ? t0 + n : 0, more ? h : h1, a->T);
+      Ahead others = rows_ahead({&a->k, &a->v, &a->dk, &a->dv}, b1, t0, h1 / (a->H / a->G), a->S);
+      queries.each = others.each = ceil_div(kBlock, larger(ceil_div(n, kRows) * 2 * ceil_div(last, kPanel), 1));
       for (int64_t k0 = 0; k0 < last; k0 += kBlock) {
         int64_t count = smaller(last - k0, kBlock);
-        weigh_block(w, k + k0 * items, v + k0 * items, b, t0, n, k0, count);
+        weigh_block(w, k + k0 * items, v + k0 * items, b, t0, n, k0, count, [&] { queries.fetch(), others.fetch(); });
         to_queries(w, values + k0 / M::kEach * P, b, t0, n, k0, count);
         to_keys(w, dk + k0 * P, dv + k0 * P, b, t0, n, k0, count);
       }
@@ -245,8 +261,9 @@ struct Backward {
   }
 
   void run(Context* ctx) const {
-    share_out(ctx, a->B * a->H,
-              [&](int64_t worker, int64_t i) { head(scratch + worker * bytes(), i / a->H, i % a->H); });
+    share_out(ctx, a->B * a->H, [&](int64_t worker, int64_t i) {
+      head(scratch + worker * bytes(), i / a->H, i % a->H, i + ctx->threads);
+    });
     if (!partial) return;
     int64_t pieces = ceil_div(a->S, kSumRows), group = a->H / a->G;
     share_out(ctx, a->B * a->G * pieces, [&](int64_t, int64_t i) {

@@ -60,6 +60,11 @@ void prefetch_row(T* row, int64_t D) {
 struct Ahead {
   const char* from[4];
   int64_t stride[4], rows, bytes, each;  // `rows` of each of the four, `each` at a time
+  template <class T>
+  void set(int i, const View& v, int64_t b, int64_t t, int64_t h) {
+    from[i] = reinterpret_cast<const char*>(at<const T>(v, b, t, h));
+    stride[i] = v.strides[1] * static_cast<int64_t>(sizeof(T));
+  }
   void fetch() {
     for (int64_t n = smaller(each, rows); n > 0; --n, --rows)
       for (int i = 0; i < 4; ++i) {
