@@ -90,10 +90,12 @@ View transposed(View v) {
   return v;
 }
 
-MatmulArgs logits_product(const Block& b) {
-  View out = matrix(b.logits(), DType::f32, b.stride(), 1);
-  return args_of(out, rows_of(b.a->x, b.r0), transposed(rows_of(b.a->weight, b.c0)), b.n, b.width, b.a->cols,
-                 b.a->compute);
+// Half a piece is packed at a time: half the scratch.
+constexpr int64_t kPacked = kLossColumns / 2;
+MatmulArgs logits_product(const Block& b, int64_t from) {
+  View out = matrix(b.logits() + from, DType::f32, b.stride(), 1);
+  return args_of(out, rows_of(b.a->x, b.r0), transposed(rows_of(b.a->weight, b.c0 + from)), b.n,
+                 smaller(kPacked, b.width - from), b.a->cols, b.a->compute);
 }
 
 View gradient_view(const Block& b) {
@@ -120,7 +122,7 @@ int64_t product_bytes(const LinearCrossEntropyArgs* a, const Plan* p, int32_t th
   for (int64_t n : {p->rows, a->rows % larger(p->rows, 1)})
     for (int64_t width : {smaller(a->V, kLossColumns), a->V % kLossColumns}) {
       Block b{a, p, 0, n, 0, width};
-      MatmulArgs logits = logits_product(b), dx = dx_product(b), dweight = dweight_product(b);
+      MatmulArgs logits = logits_product(b, 0), dx = dx_product(b), dweight = dweight_product(b);
       most = larger(most, matmul_workspace(&logits, threads));
       if (a->dx.data) most = larger(most, matmul_workspace(&dx, threads));
       if (a->dweight.data) most = larger(most, matmul_workspace(&dweight, threads));
@@ -130,8 +132,10 @@ int64_t product_bytes(const LinearCrossEntropyArgs* a, const Plan* p, int32_t th
 
 // The logits of a block and what the losses need of them.
 Status forward_block(Context* ctx, const Block& b) {
-  MatmulArgs product = logits_product(b);
-  if (Status e = matmul(ctx, &product); e != Status::ok) return e;
+  for (int64_t from = 0; from < b.width; from += kPacked) {
+    MatmulArgs product = logits_product(b, from);
+    if (Status e = matmul(ctx, &product); e != Status::ok) return e;
+  }
   for_rows(ctx, b.n, 4, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const float* x = b.logits() + i * b.stride();
