@@ -33,13 +33,14 @@ struct Top {
   }
 };
 
-// Four chains: one would wait for each comparison.
+// Four chains, as one would wait for each comparison; with AVX2 two, as it has no registers for more.
 template <class T>
 __attribute__((flatten)) inline float largest(const T* x, int64_t stride, int64_t n) {
-  Top top[4];
+  constexpr int kChains = kRegisters == 1 ? 4 : 2;
+  Top top[kChains];
   int64_t j = 0;
-  for (; stride == 1 && j + 4 * W <= n; j += 4 * W)
-    for (int k = 0; k < 4; ++k) {
+  for (; stride == 1 && j + kChains * W <= n; j += kChains * W)
+    for (int k = 0; k < kChains; ++k) {
       vf v = vload(x + j + k * W);
       top[k].take(v, v);
     }
@@ -47,7 +48,7 @@ __attribute__((flatten)) inline float largest(const T* x, int64_t stride, int64_
     vf v = stride == 1 ? vload_n(x + j, n - j) : gather(x + j * stride, stride, n - j);
     top[0].take(vfirst(v, n - j, -INFINITY), v);
   }
-  for (int k = 1; k < 4; ++k) top[0].take(top[k].most, top[k].seen);
+  for (int k = 1; k < kChains; ++k) top[0].take(top[k].most, top[k].seen);
   float seen = vsum(top[0].seen);
   return seen == seen ? vhmax(top[0].most) : NAN;
 }
