@@ -11,7 +11,8 @@
 
 namespace gristmill {
 
-// What shows in the bits, common to all tables (determinism contract). Tile sizes do not show and stay in cpu/.
+// What shows in the bits, common to all tables (determinism contract). Tile sizes do not show and stay in cpu/. Of
+// bfloat16 a table may take the instructions it has: avx512bf16's round results below 2^-126 to 0.
 constexpr int64_t kLanes = 16;           // virtual lanes of every horizontal sum, added by one fixed tree
 constexpr int64_t kReduceChunk = 16384;  // elements per partial sum of a long reduction
 constexpr int64_t kRowChunk = 64;        // rows per partial sum of weight gradients (norms)

@@ -53,7 +53,7 @@ GM_INLINE vf vlog(vf x) {
 }
 
 // 2^t for |t| up to 250 where the result is stored as T: off by 4 U, or as bfloat16 by 2^-13 of itself.
-template <class T = float>
+template <class T>
 GM_INLINE vf vexp2(vf t) {
   vf n = vround(t), f = t - n, p;
   if constexpr (sizeof(T) == 2) {
@@ -77,14 +77,14 @@ GM_INLINE vf vexp_for(vf x) {
   return vexp2<T>(vmin(vset(150.0f), vmax(vset(-150.0f), x * vset(1.44269504f))));
 }
 
-template <class T = float>
+template <class T>
 GM_INLINE vf vsigmoid(vf x) {
   return vset(1.0f) / (vset(1.0f) + vexp_for<T>(-x));
 }
 
 // e / (e + 2) with e = exp(2|x|) - 1 = 2^n (exp(r) - 1) + (2^n - 1), where nothing cancels, and the sign put back: off
 // by 4 U, as bfloat16 by 6e-4 of itself. From 10 on it is 1.
-template <class T = float>
+template <class T>
 GM_INLINE vf vtanh(vf x) {
   vf a = vmin(vset(20.0f), vabs(x) * vset(2.0f)), n, part;
   if constexpr (sizeof(T) == 2) {
@@ -106,7 +106,7 @@ struct Normal {
   vf density, tail;
 };
 
-template <class T = float>
+template <class T>
 GM_INLINE Normal vnormal(vf m) {
   vf e = vexp2<T>(m * vset(-0.721347520f) * m);
   // tail / e, a quotient fitted on [0, 15] to 0.4 U, or 2^-15

@@ -28,6 +28,7 @@ std::atomic<int64_t> next_index{0};
 // waits for one that is still asleep.
 std::atomic<uint64_t> state{0};
 std::atomic<uint32_t> wake{0};
+std::atomic<int> caller_cpu{-1};  // when sleepers were woken
 std::atomic<int> sleepers{0};
 std::atomic_flag busy = ATOMIC_FLAG_INIT;
 std::atomic<bool> stopping{false};
@@ -49,6 +50,19 @@ void relax() {
 
 void futex(std::atomic<uint32_t>* word, int op, uint32_t value) {
   syscall(SYS_futex, reinterpret_cast<uint32_t*>(word), op | FUTEX_PRIVATE_FLAG, value, nullptr, nullptr, 0);
+}
+
+// A scheduler may wake a worker on the core of its caller and leave it there, though others idle: it goes itself.
+void leave_to_caller() {
+#if defined(__linux__)
+  int cpu = caller_cpu.load(std::memory_order_relaxed);
+  cpu_set_t allowed, others;
+  if (cpu < 0 || sched_getcpu() != cpu || sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+  others = allowed;
+  CPU_CLR(static_cast<size_t>(cpu), &others);
+  if (CPU_COUNT(&others) == 0 || sched_setaffinity(0, sizeof others, &others) != 0) return;
+  sched_setaffinity(0, sizeof allowed, &allowed);
+#endif
 }
 
 void drain() {
@@ -81,6 +95,7 @@ void* worker(void*) {
     sleepers.fetch_add(1);
     if (wake.load() == seen && !stopping.load()) futex(&wake, FUTEX_WAIT, seen);
     sleepers.fetch_sub(1);
+    leave_to_caller();
   }
   return nullptr;
 }
@@ -149,7 +164,12 @@ void pool_parallel_for(Context* ctx, int64_t n, void (*fn)(void*, int64_t), void
   next_index.store(0, std::memory_order_relaxed);
   state.fetch_add((uint64_t{1} << 16) | kOpen, std::memory_order_acq_rel);
   wake.fetch_add(1);
-  if (sleepers.load() > 0) futex(&wake, FUTEX_WAKE, kMaxThreads);
+  if (sleepers.load() > 0) {
+#if defined(__linux__)
+    caller_cpu.store(sched_getcpu(), std::memory_order_relaxed);
+#endif
+    futex(&wake, FUTEX_WAKE, kMaxThreads);
+  }
   drain();
   state.fetch_and(~kOpen, std::memory_order_acq_rel);
   for (int spin = 0; state.load(std::memory_order_acquire) & kInside; ++spin) {

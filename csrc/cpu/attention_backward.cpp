@@ -133,7 +133,7 @@ struct Backward {
       vf p[M::kEach], ds[M::kEach];
       for (int e = 0; e < M::kEach; ++e) {
         int64_t in_strip = (i + e) * kLd + j, left = larger(n[e] - j, 0);
-        p[e] = vfirst(vexp2(vfma(vload(w->s + in_strip), vset(c), vset(-w->lse[row + e]))), left, 0.0f);
+        p[e] = vfirst(vexp2_clamped(vfma(vload(w->s + in_strip), vset(c), vset(-w->lse[row + e]))), left, 0.0f);
         ds[e] = vfirst(p[e] * (vload(w->dp + in_strip) - vset(w->delta[row + e])), left, 0.0f);
         if constexpr (M::kEach == 2) M::store(w->ds_rows + (row + e) * kLd + j / 2, ds[e]);
       }

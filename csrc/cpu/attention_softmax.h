@@ -8,7 +8,7 @@ namespace gristmill::GM_ISA {
 namespace {
 
 // 2^x for x up to 1, within 2 ulp; 0 from -150 on.
-inline vf vexp2(vf x) {
+inline vf vexp2_clamped(vf x) {
   x = vmax(vset(-150.0f), x);  // the operand order lets NaN through
   vf n = vround(x), r = x - n;
   vf p = vset(1.327406848e-3f);
@@ -57,14 +57,14 @@ template <class M, int64_t LD, int G>
   for (int64_t j = 0; j < whole; j += W)
 #pragma GCC unroll 16
     for (int r = 0; r < G; ++r) {
-      vf e = vexp2(vfma(vload(s + r * LD + j), factor, down[r]));
+      vf e = vexp2_clamped(vfma(vload(s + r * LD + j), factor, down[r]));
       M::store(s + r * LD + j / M::kEach, e);
       total[r] = total[r] + e;
     }
   for (int64_t j = whole; j < most; j += W)
 #pragma GCC unroll 16
     for (int r = 0; r < G; ++r) {
-      vf e = vexp2(vfma(vload(s + r * LD + j), factor, down[r]));
+      vf e = vexp2_clamped(vfma(vload(s + r * LD + j), factor, down[r]));
       e = vfirst(e, larger(n.of(row + r) - j, 0), 0.0f);
       M::store(s + r * LD + j / M::kEach, e);
       total[r] = total[r] + e;
@@ -76,8 +76,8 @@ template <class M, int64_t LD, int G>
 // What the old and the fresh sums of up to W rows are multiplied by; the larger top becomes the new one.
 inline void balance(float* top, const float* fresh_top, float* old, float* fresh) {
   vf before = vload(top), now = vload(fresh_top), most = vmax(before, now), down = finite_top(most);
-  vstore(old, vexp2(before - down));
-  vstore(fresh, vexp2(now - down));
+  vstore(old, vexp2_clamped(before - down));
+  vstore(fresh, vexp2_clamped(now - down));
   vstore(top, most);
 }
 

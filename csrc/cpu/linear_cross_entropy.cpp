@@ -32,7 +32,8 @@ void* offset(const View& v, int64_t row) {
 // few: with a vocabulary of 50257 three chunks of 1024 rows hold an eighth of what PyTorch does.
 int64_t chunk_rows(const LinearCrossEntropyArgs* a) {
   constexpr int64_t kTile = 12, kLogits = 1032 * 4096, kFewest = 348, kMost = 1032;
-  int64_t most = smaller(kMost, larger(kFewest, kLogits / a->V)), chunks = larger(1, (a->rows + most - 1) / most);
+  int64_t most = smaller(kMost, larger(kFewest, kLogits / larger(1, a->V))),
+          chunks = larger(1, (a->rows + most - 1) / most);
   return smaller(a->rows, round_up((a->rows + chunks - 1) / chunks, kTile));
 }
 

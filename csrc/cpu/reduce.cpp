@@ -11,20 +11,20 @@ vf gather(const T* p, int64_t stride, int64_t n) {
   return vload(t);
 }
 
-// f(acc, v) over the vectors of a row, `rest` in the lanes past its end.
+// f(acc, v) over the vectors of a row, 0 in the lanes past its end.
 template <class T, class F>
-__attribute__((flatten)) inline vf fold_row(const T* x, int64_t stride, int64_t n, float rest, F f) {
-  vf acc = vset(rest);
+__attribute__((flatten)) inline vf fold_row(const T* x, int64_t stride, int64_t n, F f) {
+  vf acc = vzero();
   if (stride != 1) {
-    for (int64_t j = 0; j < n; j += W) acc = f(acc, vfirst(gather(x + j * stride, stride, n - j), n - j, rest));
+    for (int64_t j = 0; j < n; j += W) acc = f(acc, gather(x + j * stride, stride, n - j));
     return acc;
   }
-  each_vector(n, [&](int64_t j, auto w) { acc = f(acc, vfirst(vload_n(x + j, w), w, rest)); });
+  each_vector(n, [&](int64_t j, auto w) { acc = f(acc, vload_n(x + j, w)); });
   return acc;
 }
 
 // The largest of the lanes, which NaN does not reach, and a sum of squares that is NaN where one was: no infinities
-// cancel in it. What is largest does not depend on the order.
+// cancel in it. What is largest does not depend on the order, but for the sign of a zero, which is lost at the end.
 struct Top {
   vf most = vset(-INFINITY), seen = vzero();
   GM_INLINE void take(vf v, vf maybe_nan) {
@@ -56,9 +56,8 @@ __attribute__((flatten)) inline float largest(const T* x, int64_t stride, int64_
 template <class T>
 float partial(const T* x, int64_t stride, int64_t n, Reduce op) {
   if (op == Reduce::max) return largest(x, stride, n);
-  if (op == Reduce::sum_of_squares)
-    return vsum(fold_row(x, stride, n, 0.0f, [](vf acc, vf v) { return vfma(v, v, acc); }));
-  return vsum(fold_row(x, stride, n, 0.0f, [](vf acc, vf v) { return acc + v; }));
+  if (op == Reduce::sum_of_squares) return vsum(fold_row(x, stride, n, [](vf acc, vf v) { return vfma(v, v, acc); }));
+  return vsum(fold_row(x, stride, n, [](vf acc, vf v) { return acc + v; }));
 }
 
 // The sums of up to 16 neighbouring columns, each with the lanes and the tree of `partial`: the same bits, read along
@@ -141,6 +140,7 @@ Status reduce(Context* ctx, const ReduceArgs* a) {
       float x = sums[i * chunks + c];
       total = op == Reduce::max ? maximum(total, x) : total + x;
     }
+    if (op == Reduce::max) total += 0.0f;
     if (op == Reduce::mean) total /= static_cast<float>(a->cols);
     float* out = static_cast<float*>(a->out.data) + i * a->out.strides[0];
     *out = a->out.accumulate ? *out + total : total;

@@ -22,11 +22,11 @@ Status relu_forward(Context* ctx, const ReluForwardArgs* a) {
   });
 }
 
-// 0 where out <= 0, that is below the least number above 0: so the gradient passes where out is NaN, as in PyTorch.
-constexpr float kLeast = 0x1p-149f;
-
+// Where out is NaN, neither above 0 nor below infinity, the gradient passes, as in PyTorch.
 Status relu_backward(Context* ctx, const ReluBackwardArgs* a) {
-  return differentiate(ctx, a, [](vf dout, vf out) { return vselect_gt(vset(kLeast), out, vzero(), dout); });
+  return differentiate(ctx, a, [](vf dout, vf out) {
+    return vselect_gt(out, vzero(), dout, vselect_gt(vset(INFINITY), out, vzero(), dout));
+  });
 }
 
 }  // namespace gristmill::GM_ISA

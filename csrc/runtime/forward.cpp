@@ -57,7 +57,7 @@ void Scratch::place(const Config& c, Placer* p) {
   workspace = p->bytes(workspace_bytes);
 }
 
-// Over rows 1 to T, over every matrix, over the longest attention.
+// Over rows 1 to T, over every matrix, over attention to any number of keys: more of them may want less.
 int64_t workspace_bytes(const Model& model, int64_t n_ctx) {
   const Kernels& k = *kernels();
   Context context;
@@ -69,8 +69,8 @@ int64_t workspace_bytes(const Model& model, int64_t n_ctx) {
   int64_t most = 0;
   float none = 0.0f;
   for (int64_t rows = 1; rows <= kRows; ++rows) {
-    if (k.attention_forward_workspace != nullptr) {
-      const AttentionForwardArgs a = attention_args(c, &none, &none, &none, &none, rows, n_ctx);
+    for (int64_t keys = n_ctx; keys > 0 && k.attention_forward_workspace != nullptr; keys -= kAttentionKeys) {
+      const AttentionForwardArgs a = attention_args(c, &none, &none, &none, &none, rows, keys);
       most = larger(most, k.attention_forward_workspace(&a, threads));
     }
     if (k.matmul_workspace == nullptr) continue;

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from oracle import check_gradient, compare, same_bytes, table, verify
 
 from gristmill.backend import _C
+from gristmill.lab.case import round_bf16
 from gristmill.lab.cases.matmul import KINDS, LAYOUTS, build, cases
 from gristmill.ops.matmul import reference_backward, reference_forward
 
@@ -44,10 +45,11 @@ def test_gradient_of_the_twin() -> None:
 
 
 @pytest.mark.parametrize("name", _C.tables())
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_a_row_has_the_same_bits_alone_and_among_64(
-    name: str, compute: str, transposed: bool
+    name: str, stored: str, compute: str, transposed: bool
 ) -> None:
     """Also among 2, 13 and 33: thin products may take another path, not other bits."""
     rng = np.random.default_rng(29)
@@ -55,11 +57,14 @@ def test_a_row_has_the_same_bits_alone_and_among_64(
     b = rng.normal(size=(1, 400, 70)).astype(np.float32)
     if transposed:
         b = np.ascontiguousarray(b.transpose(0, 2, 1)).transpose(0, 2, 1)
+    short = stored == "bfloat16"
+    if short:
+        a, b = round_bf16(a), round_bf16(b)
 
     def run(rows: slice) -> np.ndarray:
         part = np.ascontiguousarray(a[:, rows])
         out = _C.empty((1, part.shape[1], 70))
-        _C.matmul(out, _C.from_numpy(part), _C.from_numpy(b), compute)
+        _C.matmul(out, _C.from_numpy(part, short), _C.from_numpy(b, short), compute)
         return out.numpy()[0].copy()
 
     with table(name):
@@ -67,6 +72,16 @@ def test_a_row_has_the_same_bits_alone_and_among_64(
         for rows in [(0, 1), (31, 32), (63, 64), (10, 12), (20, 33), (0, 33)]:
             part = run(slice(*rows))
             same_bytes(f"rows {rows}", {"out": together[slice(*rows)]}, {"out": part})
+
+
+@pytest.mark.parametrize("name", _C.tables())
+def test_no_columns_are_no_work(name: str) -> None:
+    """Also where b's columns would lie side by side."""
+    with table(name):
+        for rows in (1, 3, 5, 200):
+            out = _C.empty((1, rows, 0))
+            _C.matmul(out, _C.empty((1, rows, 3)), _C.empty((1, 3, 0)), "float32")
+            assert out.shape == (1, rows, 0)
 
 
 @pytest.mark.parametrize("name", _C.tables())

@@ -32,6 +32,22 @@ def test_the_way_through_memory_does_not_show_in_the_bits(
     assert along.numpy().tobytes() == across.numpy().tobytes()
 
 
+@pytest.mark.parametrize("zeros", [(0.0, -0.0), (-0.0, 0.0), (-0.0, -0.0)])
+@pytest.mark.parametrize("places", [(16, 32), (0, 1), (5, 21)])
+def test_the_sign_of_a_largest_zero_depends_on_nothing(
+    zeros: tuple[float, float], places: tuple[int, int]
+) -> None:
+    x = np.full((3, 48), -1, np.float32)
+    x[:, places] = zeros
+    turned = _C.from_numpy(np.ascontiguousarray(x.T)).view((3, 48), (1, 3), 0)
+    for name in _C.tables():
+        with table(name):
+            for given in (_C.from_numpy(x), turned):
+                out = _C.empty((3,))
+                _C.reduce(out, given, "max")
+                assert out.numpy().tobytes() == np.zeros(3, np.float32).tobytes()
+
+
 @pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("where", [0, 1, 16, 40, CHUNK + 3])
 def test_nan_is_never_dropped(op: str, where: int) -> None:

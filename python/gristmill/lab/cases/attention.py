@@ -65,6 +65,7 @@ SETTINGS = [
     Setting(1, 1, 2 * BLOCK + 9, 30, 2, 40),  # decoding: more heads in a group than rows in a strip
     Setting(1, 70, 2 * BLOCK + 3, 2, 1, 48, start=(235,)),
     Setting(3, 1, 40, 4, 2, 32, start=(39, 0, 17)),  # decoding, three different lengths
+    Setting(5, 1, 300, 51, 17, 40),  # decoding: some heads together, some left
     Setting(2, 9, 200, 2, 1, 16, start=(70, 191)),
     Setting(1, 13, 13, 2, 1, 16, causal=0),
     Setting(2, 66, 129, 2, 2, 24, causal=0, layout="gaps"),
@@ -76,6 +77,7 @@ BF16 = [
     Setting(2, 7, 7, 2, 1, 8, dtype="bfloat16"),
     Setting(2, BLOCK + 1, BLOCK + 1, 4, 2, 17, dtype="bfloat16", layout="gaps"),
     Setting(3, 1, 40, 4, 2, 32, start=(39, 0, 17), dtype="bfloat16"),
+    Setting(5, 1, 300, 51, 17, 40, dtype="bfloat16"),
     Setting(2, 66, 129, 2, 2, 64, causal=0, dtype="bfloat16"),
     Setting(1, 3, 3, 1, 1, 1, dtype="bfloat16"),
     Setting(1, 8, BLOCK + 40, 6, 2, 24, start=(251,), dtype="bfloat16"),

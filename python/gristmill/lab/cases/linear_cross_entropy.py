@@ -10,7 +10,7 @@ from gristmill.lab.case import UB, Case, Floats, U, gamma, given, round_bf16, wa
 from gristmill.lab.cases.cross_entropy import PIECE, lse_bound, smoothing_bound
 from gristmill.ops.linear_cross_entropy import reference_backward, reference_forward
 
-CHUNK = 1008  # rows of a small vocabulary alive at once
+CHUNK = 1032  # rows of a small vocabulary alive at once
 
 # rows, cols, V: around the chunk, the piece of the logits and the panels of matmul
 SHAPES = [
@@ -22,6 +22,7 @@ SHAPES = [
     (CHUNK + 1, 7, 50),
     (5, 3, PIECE + 1),
     (2, 9, 3 * PIECE - 1),
+    (360, 5, 3 * PIECE + 2),  # two chunks, each of four pieces
 ]
 
 KINDS = [  # dtype of x and dx, of weight, how the products are computed

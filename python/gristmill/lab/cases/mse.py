@@ -15,7 +15,7 @@ LONG = (100, 1000, CHUNK, CHUNK + 1, 3 * CHUNK - 1)
 
 def forward_bound(x: Floats, target: Floats) -> Floats:
     """Lanes, four chains and their tree, the sum over chunks; a difference twice, the quotient."""
-    chain = -(-min(x.size, CHUNK) // 16) + 6
+    chain = -(-min(x.size, CHUNK) // 64) + 9
     bound: Floats = gamma(chain - (-x.size // CHUNK) + 3) * reference_forward(x, target)
     return bound
 

@@ -36,9 +36,9 @@ def forward_bound(x: Floats, dtype: str) -> Floats:
 
 def backward_bound(dout: Floats, out: Floats) -> Floats:
     """The sum of products, a difference, a product."""
-    terms = np.abs(out * dout)
-    dot = terms.sum(axis=1, keepdims=True)
-    bound: Floats = gamma(chain(out.shape[1]) + 3) * (np.abs(out) * dot + terms) + TINY
+    products = np.abs(out * dout)
+    dot = products.sum(axis=1, keepdims=True)
+    bound: Floats = gamma(chain(out.shape[1]) + 3) * (np.abs(out) * dot + products) + TINY
     return bound
 
 
