@@ -28,7 +28,7 @@ std::atomic<int64_t> next_index{0};
 // waits for one that is still asleep.
 std::atomic<uint64_t> state{0};
 std::atomic<uint32_t> wake{0};
-std::atomic<int> caller_cpu{-1};  // when sleepers were woken
+std::atomic<int> caller_cpu{-1};  // where the job was begun
 std::atomic<int> sleepers{0};
 std::atomic_flag busy = ATOMIC_FLAG_INIT;
 std::atomic<bool> stopping{false};
@@ -82,6 +82,7 @@ bool join() {
 void* worker(void*) {
   uint32_t seen = 0;
   while (!stopping.load(std::memory_order_acquire)) {
+    leave_to_caller();
     if (join()) {
       drain();
       state.fetch_sub(1, std::memory_order_acq_rel);
@@ -95,7 +96,6 @@ void* worker(void*) {
     sleepers.fetch_add(1);
     if (wake.load() == seen && !stopping.load()) futex(&wake, FUTEX_WAIT, seen);
     sleepers.fetch_sub(1);
-    leave_to_caller();
   }
   return nullptr;
 }
@@ -159,17 +159,15 @@ void pool_parallel_for(Context* ctx, int64_t n, void (*fn)(void*, int64_t), void
     attempted = need;
     while (started < need && pthread_create(&workers[started], nullptr, worker, nullptr) == 0) ++started;
   }
+#if defined(__linux__)
+  caller_cpu.store(sched_getcpu(), std::memory_order_relaxed);
+#endif
   job = {fn, arg};
   count.store(n, std::memory_order_relaxed);
   next_index.store(0, std::memory_order_relaxed);
   state.fetch_add((uint64_t{1} << 16) | kOpen, std::memory_order_acq_rel);
   wake.fetch_add(1);
-  if (sleepers.load() > 0) {
-#if defined(__linux__)
-    caller_cpu.store(sched_getcpu(), std::memory_order_relaxed);
-#endif
-    futex(&wake, FUTEX_WAKE, kMaxThreads);
-  }
+  if (sleepers.load() > 0) futex(&wake, FUTEX_WAKE, kMaxThreads);
   drain();
   state.fetch_and(~kOpen, std::memory_order_acq_rel);
   for (int spin = 0; state.load(std::memory_order_acquire) & kInside; ++spin) {

@@ -140,6 +140,7 @@ int64_t one_workspace(const MatmulArgs* a) {
 
 // One product of the batch, on the threads of ctx.
 void product(Context* ctx, const MatmulArgs* a, int64_t batch) {
+  if (a->M == 0 || a->N == 0) return;
   if (a->M > kFewRows && is_small(a)) return small_product(ctx, a, batch);
   if (a->M <= kThin) return thin_product(ctx, a, batch);
   int64_t step = k_block(a), rows = strips_of(a) * MR, cols = panels_of(a) * NR;

@@ -153,7 +153,6 @@ void thin_task(void* p, int64_t i) {
 
 // A panel of few rows holds no more than them: beside the weights all of it stays in the first-level cache.
 void thin_product(Context* ctx, const MatmulArgs* m, int64_t batch) {
-  if (m->N == 0) return;
   auto* a = static_cast<float*>(ctx->workspace);
   int64_t height = m->M == 1 ? 1 : m->M <= 4 ? 4 : MR;
   if (height == 1)
