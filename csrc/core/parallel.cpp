@@ -28,13 +28,13 @@ std::atomic<int64_t> next_index{0};
 // waits for one that is still asleep.
 std::atomic<uint64_t> state{0};
 std::atomic<uint32_t> wake{0};
-std::atomic<int> caller_cpu{-1};  // where the job was begun
 std::atomic<int> sleepers{0};
 std::atomic_flag busy = ATOMIC_FLAG_INIT;
 std::atomic<bool> stopping{false};
 pthread_t workers[kMaxThreads];
 int started = 0;
-int attempted = 0;  // more than `started` where the system refused: not asked again at every call
+int caller_cpu = -1;  // where the last job began
+int attempted = 0;    // more than `started` where the system refused: not asked again at every call
 std::atomic<int> wanted{0};
 thread_local bool inside_chunk = false;
 
@@ -52,16 +52,24 @@ void futex(std::atomic<uint32_t>* word, int op, uint32_t value) {
   syscall(SYS_futex, reinterpret_cast<uint32_t*>(word), op | FUTEX_PRIVATE_FLAG, value, nullptr, nullptr, 0);
 }
 
-// A scheduler may wake a worker on the core of its caller and leave it there, though others idle: it goes itself.
-void leave_to_caller() {
+// A scheduler may wake workers on the core of their caller and leave them there though others idle, which halves the
+// speed: where the caller has moved, its core is taken from what workers may run on.
+void keep_off(int cpu) {
 #if defined(__linux__)
-  int cpu = caller_cpu.load(std::memory_order_relaxed);
-  cpu_set_t allowed, others;
-  if (cpu < 0 || sched_getcpu() != cpu || sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
-  others = allowed;
+  cpu_set_t others;
+  if (cpu < 0 || sched_getaffinity(0, sizeof others, &others) != 0 || CPU_COUNT(&others) < 2) return;
   CPU_CLR(static_cast<size_t>(cpu), &others);
-  if (CPU_COUNT(&others) == 0 || sched_setaffinity(0, sizeof others, &others) != 0) return;
-  sched_setaffinity(0, sizeof allowed, &allowed);
+  for (int i = 0; i < started; ++i) pthread_setaffinity_np(workers[i], sizeof others, &others);
+#else
+  (void)cpu;
+#endif
+}
+
+int current_cpu() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
 #endif
 }
 
@@ -82,7 +90,6 @@ bool join() {
 void* worker(void*) {
   uint32_t seen = 0;
   while (!stopping.load(std::memory_order_acquire)) {
-    leave_to_caller();
     if (join()) {
       drain();
       state.fetch_sub(1, std::memory_order_acq_rel);
@@ -112,6 +119,7 @@ void stop_workers() {
 // The child of a fork has no workers; the next call starts its own.
 void after_fork() {
   started = attempted = 0;
+  caller_cpu = -1;
   sleepers.store(0);
   state.store(0);
   busy.clear();
@@ -158,10 +166,9 @@ void pool_parallel_for(Context* ctx, int64_t n, void (*fn)(void*, int64_t), void
     if (started) stop_workers();
     attempted = need;
     while (started < need && pthread_create(&workers[started], nullptr, worker, nullptr) == 0) ++started;
+    caller_cpu = -1;
   }
-#if defined(__linux__)
-  caller_cpu.store(sched_getcpu(), std::memory_order_relaxed);
-#endif
+  if (int cpu = current_cpu(); cpu != caller_cpu) keep_off(caller_cpu = cpu);
   job = {fn, arg};
   count.store(n, std::memory_order_relaxed);
   next_index.store(0, std::memory_order_relaxed);
