@@ -3,6 +3,7 @@
     python -m bench.report FILE...            one table of several machines
     python -m bench.report --readme           write README's figures from bench/results
     python -m bench.report --noise FILE       ours against ours, for the head of bench/LOG.md
+    python -m bench.report --goals FILE...    what goals.toml asks for, and what the files say
 
 README's figures come from the newest result of `gristmill bench` of every machine, between two
 comments that name this program; a test compares them.
@@ -15,12 +16,16 @@ import json
 import math
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for python bench/report.py
+
+from bench import goals
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # for python bench/report.py
 BEGIN = "<!-- figures: written by python -m bench.report --readme -->"
 END = "<!-- end of figures -->"
 DTYPES = ("bfloat16", "float32")  # a name without one is float32's
@@ -161,6 +166,19 @@ def noise(rows: Iterable[Row]) -> str:
     )
 
 
+def runs(results: Iterable[Result]) -> list[list[Row]]:
+    """Rows of the first file of every bench, of the second, and so on."""
+    found: list[list[Row]] = []
+    seen: Counter[str] = Counter()
+    for result in results:
+        turn = seen[result["bench"]]
+        seen[result["bench"]] += 1
+        if turn == len(found):
+            found.append([])
+        found[turn] += measured(result)
+    return found
+
+
 def main() -> None:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
@@ -169,6 +187,7 @@ def main() -> None:
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--readme", action="store_true")
     parser.add_argument("--noise", action="store_true")
+    parser.add_argument("--goals", action="store_true")
     args = parser.parse_args()
     if args.readme:
         readme = ROOT / "README.md"
@@ -178,9 +197,12 @@ def main() -> None:
     if not args.files:
         parser.error("name result files, or --readme")
     results = [read(path) for path in args.files]
-    for result in results if args.noise else []:
-        print(f"{machine(result)}: {noise(measured(result))}.")
-    if not args.noise:
+    if args.goals:
+        print(goals.table(runs(results)))
+    elif args.noise:
+        for result in results:
+            print(f"{machine(result)}: {noise(measured(result))}.")
+    else:
         print(merged(results))
 
 
