@@ -40,7 +40,7 @@ class Goal:
         return f"{self.op} `{cases}`, {self.threads} | {what}"
 
     def figure(self, rows: Iterable[Row]) -> str:
-        """What the rows say, and how many of several cases reach the aim; "" where there is none."""
+        """What the rows say, how many of several cases reach the aim; "" where there is none."""
         found = [value for row in rows if self._means(row) for value in self._values(row)]
         if not found:
             return ""
