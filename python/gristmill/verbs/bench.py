@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=_numbers, default=[], metavar="N,M", help="as 1,2")
     parser.add_argument("--isa", default="", help="table of kernels, as avx2")
     parser.add_argument("--rounds", type=_positive, default=9, help="(9)")
+    parser.add_argument("--samples", type=_positive, default=3, help="the best of each round (3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result")
     parser.add_argument("--against", type=Path, metavar="FILE", help="exit 1 on what became slower")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw bars and a roofline")
@@ -83,7 +84,7 @@ def _measure(args: argparse.Namespace, own: dict[str, Any]) -> Any:
     receipt = benches.load("receipt").Receipt(args.json, "ops", shown, peers)
     settings = Settings(
         [] if args.all else args.op, args.shapes, args.dtypes, args.peers, args.threads, args.isa,
-        3 if args.quick else args.rounds, 1 if args.quick else 3, args.quick,
+        3 if args.quick else args.rounds, 1 if args.quick else args.samples, args.quick,
     )  # fmt: skip
     bench = Bench(settings, print, receipt, own, kernel)
     bench.run()
