@@ -77,7 +77,7 @@ class Loop:
 
 
 def functions(file: Path) -> Iterator[tuple[str, list[Instruction]]]:
-    """Every function of an object file, names as the source has them."""
+    """Every function of an object file, names as the source has them, without "anonymous"."""
     command = ["objdump", "-d", "-C", "--no-show-raw-insn", str(file)]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     name, body = "", list[Instruction]()
@@ -85,7 +85,7 @@ def functions(file: Path) -> Iterator[tuple[str, list[Instruction]]]:
         if head := HEAD.match(line):
             if body:
                 yield name, body
-            name, body = head[1], []
+            name, body = head[1].replace("(anonymous namespace)::", ""), []
         elif found := LINE.match(line):
             body.append(Instruction(int(found[1], 16), found[2], found[3]))
     if body:
