@@ -365,6 +365,12 @@ def record(array: Array, inputs: tuple[Tensor, ...], backward: Backward) -> Tens
     return out
 
 
+def cheap(out: Tensor, again: Callable[[], Array]) -> Tensor:
+    """The result of an op whose values backward passes compute anew by `again`, not keep."""
+    out.again = None if out.node is None else again
+    return out
+
+
 def kept(x: Tensor) -> Callable[[], Array]:
     """What a backward pass calls for the values of x: those kept, or computed again where the op
     that made x says that this is cheap."""

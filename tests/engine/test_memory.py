@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -175,3 +176,34 @@ def test_a_gradient_that_is_given_stays_the_givers() -> None:
         (x + 0.0).backward(gm.from_numpy(given))
     assert x.grad is not None and list(x.grad.numpy()) == [2.0, 2.0]
     assert list(given) == [1.0, 1.0]
+
+
+def held() -> int:
+    """Bytes taken from the system and not given back."""
+    stats = _C.memory_stats()
+    return int(stats["in_use"] + stats["cached"])
+
+
+def test_blocks_of_one_size_become_one_of_another() -> None:
+    """16 MiB given back are cut into five pieces, which together are 16 MiB again."""
+    _C.memory_empty_cache()
+    whole = _C.empty((16 << 20,), "uint8")
+    before = held()
+    for _ in range(2):
+        del whole
+        parts = [_C.empty((3 << 20,), "uint8") for _ in range(5)]
+        starts = sorted(part.data_ptr for part in parts)
+        assert all(b - a >= 3 << 20 for a, b in pairwise(starts))
+        del parts[1], parts[2], parts[0], parts
+        whole = _C.empty((16 << 20,), "uint8")
+        assert whole.sole and held() == before
+
+
+def test_large_scratch_goes_back_when_an_op_wants_little() -> None:
+    """A product of 12288 rows packs 48 MiB; the next op leaves them to whoever asks."""
+    x, weight = gm.zeros(12288, 1024), gm.zeros(32, 1024)
+    linear(x, weight)
+    before = _C.memory_stats()["in_use"]
+    out = _C.empty((1,))
+    _C.reduce(out, _C.empty((1, 64)), "sum")
+    assert before - _C.memory_stats()["in_use"] > 48 << 20

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from gristmill._tensor import Tensor, record, rows
+from gristmill._tensor import Tensor, cheap, record, rows
 from gristmill.autograd import Slot
 from gristmill.backend import _C, Array
 
@@ -59,6 +59,4 @@ def layernorm(
         _C.layernorm_forward(rows(anew), None, None, flat, weight.array, shift, eps)
         return anew
 
-    result = record(out, (x, weight) if bias is None else (x, weight, bias), backward)
-    result.again = None if result.node is None else again
-    return result
+    return cheap(record(out, (x, weight) if bias is None else (x, weight, bias), backward), again)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from gristmill._tensor import Tensor, record, rows
+from gristmill._tensor import Tensor, cheap, record, rows
 from gristmill.autograd import Slot
 from gristmill.backend import _C, Array
 
@@ -48,6 +48,4 @@ def rmsnorm(x: Tensor, weight: Tensor, eps: float = 1e-6, out_dtype: str | None 
         _C.rmsnorm_forward(rows(anew), None, flat, weight.array, eps)
         return anew
 
-    result = record(out, (x, weight), backward)
-    result.again = None if result.node is None else again
-    return result
+    return cheap(record(out, (x, weight), backward), again)
