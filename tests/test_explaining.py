@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +109,17 @@ def test_without_a_checkout_the_rest_is_still_said(monkeypatch: pytest.MonkeyPat
     homes = rows("rmsnorm", "its homes")
     assert homes["kernel"] == "csrc/cpu/rmsnorm.cpp of the source checkout"
     assert homes["op, twin"].startswith("gristmill/ops/rmsnorm.py:1")
+
+
+def test_an_op_needs_no_optional_package() -> None:
+    """`pip install '.[lab]'` is enough for it; a stage's settings need pydantic."""
+    script = "import sys; sys.modules['pydantic'] = None; from gristmill.cli import main; "
+    for name, code in (("rmsnorm", 0), ("train", 2)):
+        command = [sys.executable, "-c", f"{script}sys.exit(main(['explain', {name!r}]))"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        wanted = "gristmill[run]" if code else "def reference_forward"
+        assert wanted in (done.stderr if code else done.stdout)
 
 
 def test_the_list_and_the_verb(capsys: pytest.CaptureFixture[str]) -> None:

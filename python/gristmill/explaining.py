@@ -15,14 +15,14 @@ import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
+from typing import TYPE_CHECKING, Any
 
 from gristmill.errors import ConfigError
 from gristmill.keys import PACKAGE, module_file
 from gristmill.pipeline import STAGES, Stage
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel  # only settings need it: an op is explained without
 
 ROOT = PACKAGE.parents[1]  # of a source checkout; an installed package has only its own files
 # entries that live with an op of another name
@@ -165,6 +165,8 @@ def _settings(annotation: Any, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
+    from pydantic import BaseModel
+
     if isinstance(annotation, type) and not typing.get_args(annotation):
         return [annotation] if issubclass(annotation, BaseModel) else []
     return [model for part in typing.get_args(annotation) for model in _models(part)]
@@ -172,6 +174,8 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 def _default(field: Any) -> str:
     """Return the default as TOML has it."""
+    from pydantic_core import PydanticUndefined
+
     if field.default is PydanticUndefined:
         return "required;"
     if field.default is None:

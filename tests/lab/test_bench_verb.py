@@ -86,7 +86,8 @@ def test_a_users_kernel_has_the_table_beside_it(
     out = capsys.readouterr().out
     assert "silu_forward: 24 cases right on 1, 2, 3 threads" in out
     (line,) = (line for line in out.splitlines() if line.startswith("float32"))
-    assert "forward" in line and "gristmill " in line and "NumPy " in line
+    assert "forward" in line and line.index("gristmill ") < line.index("NumPy ")
+    assert "silu, ours is mine.cpp" in out
 
 
 def test_a_wrong_kernel_is_reported_and_the_table_printed(
@@ -97,6 +98,16 @@ def test_a_wrong_kernel_is_reported_and_the_table_printed(
     out, err = capsys.readouterr()
     assert "times the bound" in err and "the figures below are of the table's own" in err
     assert FORWARD in out
+
+
+def test_pictures_without_matplotlib_are_refused_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["bench", "silu", *QUICK, "--plots", str(tmp_path)]) == 2
+    assert main(["explain", "matmul", "--page", str(tmp_path / "page.html"), "--quick"]) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.count("pip install 'gristmill[lab]'") == 2
 
 
 def test_against_a_faster_result_exits_1(

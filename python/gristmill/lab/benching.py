@@ -16,6 +16,10 @@ from gristmill.lab import benches, kernels, sandbox
 DTYPES = ("float32", "bfloat16")
 QUICK = 2  # cases of each op and dtype
 TABLE = "gristmill"  # the name of our own kernel as a peer of a user's
+LEGEND = (
+    "time ± spread, rate, share of the machine's limit measured in the same rounds; then each "
+    "peer's time / ours (95 % interval)"
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Bench:
                 beside = ", ".join(f"{n} {v}" for n, v in self.peers.items()) or "no peer"
                 self.say(f"table {_C.table()}, {counted(threads, 'thread')}, "
                          f"{counted(self.settings.rounds, 'round')}, "
-                         f"beside {beside}")  # fmt: skip
+                         f"beside {beside}\n{LEGEND}")  # fmt: skip
                 for op, word in chosen:
                     self._op(op, word)
 
@@ -110,7 +114,7 @@ class Bench:
 
     # ------------------------------------------------------------ one op
     def _op(self, op: str, word: str) -> None:
-        self.say(f"\n{op}")
+        self.say(f"\n{op}{f', ours is {self.kernel}' if self.own else ''}")
         try:
             module = benches.load(f"ops.{op}")
         except ImportError as error:
@@ -180,6 +184,9 @@ class Bench:
                 raise
             self._keep(op, {"name": case.name, "error": "refused"}, f"{case.name:<34}  refused")
         else:
+            if own:  # the table's own first
+                sides = sorted(row.peers.items(), key=lambda side: side[0] != TABLE)
+                row = replace(row, peers=dict(sides))
             self._keep(op, asdict(row), str(row), row.notes)
 
     def _table(self, case: Any, own: Mapping[str, kernels.Own]) -> Any:

@@ -69,7 +69,8 @@ def compare(old: Sequence[Row], new: Sequence[Row]) -> list[Change]:
 def _change(old: Row, new: Row) -> Change:
     shares = old.get("of_ceiling"), new.get("of_ceiling")
     floor = max(_noise(old) * _noise(new), 1 + LEAST)
-    name = f"{new['op']} {new['name']}, {new.get('threads', '?')} threads"
+    threads = new.get("threads", "?")
+    name = f"{new['op']} {new['name']}, {threads} thread{'' if threads == 1 else 's'}"
     if shares[0] and shares[1]:
         return Change(name, shares[0] / shares[1], floor, True)
     return Change(name, new["milliseconds"] / old["milliseconds"], floor, False)

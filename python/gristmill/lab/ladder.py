@@ -61,6 +61,7 @@ class Climb:
     amount: float
     ceilings: dict[str, float]  # GFLOP/s or GB/s for "float32, 1 thread" and so on
     rungs: list[Rung]
+    quick: bool = False
 
 
 @dataclass
@@ -109,7 +110,8 @@ def climb(
         _C.set_threads(before)
     one = trial(op, shape, quick=quick)
     rates = {name: one.amount / statistics.median(taken) for name, taken in ceilings.items()}
-    return Climb(op, one.shape, _C.table(), one.unit, one.amount, rates, _rungs(candidates, one))
+    rungs = _rungs(candidates, one)
+    return Climb(op, one.shape, _C.table(), one.unit, one.amount, rates, rungs, quick)
 
 
 def _candidates(op: str, threads: int) -> list[_Candidate]:
@@ -204,6 +206,8 @@ def lines(climbed: Climb) -> list[str]:
     found = [f"ladder of {climbed.op}, {SIZES[climbed.op]} = {sizes}, table {climbed.table}"]
     for name, rate in climbed.ceilings.items():
         found.append(f"ceiling, {name}: {rate:.1f} {climbed.unit}/s")
+    if climbed.quick:
+        found.append("a small shape: what caches, memory and threads do shows without --quick")
     for rung in climbed.rungs:
         number = f"{rung.number:2}" if rung.number else "  "
         found.append("")

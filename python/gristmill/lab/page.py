@@ -6,13 +6,11 @@ import html
 import io
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from gristmill.backend import _C
-from gristmill.errors import MissingExtraError
-from gristmill.lab import benches
+from gristmill.lab import benches, plots
 from gristmill.lab.ladder import Climb, Rung
 from gristmill.lab.steps import steps
 from gristmill.lab.trials import SIZES, trial
@@ -101,7 +99,7 @@ def roofline(climbed: Climb) -> str:
 
     All rungs do the same work on the same bytes, so they stand above each other.
     """
-    pyplot = _pyplot()
+    pyplot = plots.library()
     made = trial(climbed.op, climbed.shape)
     compute = made.bound_by == "compute"
     across = 1e9 * climbed.amount / made.bytes if compute else OPERATIONS[climbed.op]
@@ -140,16 +138,3 @@ def _roofs() -> tuple[float, float]:
         )
     finally:
         _C.set_threads(before)
-
-
-def _pyplot() -> Any:
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
-        raise MissingExtraError(
-            "the page draws a roofline with matplotlib; install it: pip install 'gristmill[run]'"
-        ) from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot

@@ -12,12 +12,13 @@ from gristmill.lab.comparing import measured
 Row = Mapping[str, Any]
 
 
-def _pyplot() -> Any:
+def library() -> Any:
+    """Matplotlib without a screen. Raises MissingExtraError where it is not installed."""
     try:
         import matplotlib
     except ModuleNotFoundError:
         raise MissingExtraError(
-            "pictures need matplotlib; install it with: pip install 'gristmill[run]'"
+            "pictures need matplotlib; install it with: pip install 'gristmill[lab]'"
         ) from None
     matplotlib.use("Agg")
     from matplotlib import pyplot
@@ -42,7 +43,7 @@ def write(rows: Sequence[Row], folder: Path, kind: str = "svg") -> list[Path]:
 
 def bars(rows: Sequence[Row], path: Path) -> Path:
     """For each case ours and every peer in percent of the ceiling (without one: of ours)."""
-    pyplot = _pyplot()
+    pyplot = library()
     sides = ["ours", *dict.fromkeys(name for row in rows for name in row["peers"])]
     height = 0.8 / len(sides)
     figure, axes = pyplot.subplots(figsize=(9, 1.2 + 0.28 * len(rows) * len(sides)))
@@ -72,7 +73,7 @@ def _share(row: Row, side: str) -> float:
 
 def roofline(rows: Sequence[Row], path: Path) -> Path:
     """GFLOP/s over FLOP a byte, under the roofs that the cases' own ceilings give."""
-    pyplot = _pyplot()
+    pyplot = library()
     figure, axes = pyplot.subplots(figsize=(9, 6))
     points = [(row, float(row["intensity"]), _gflops(row)) for row in rows]
     for dtype, colour in (("float32", "C0"), ("bfloat16", "C1")):

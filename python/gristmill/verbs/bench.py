@@ -46,7 +46,7 @@ def _numbers(text: str) -> list[int]:
 
 def run(args: argparse.Namespace) -> int:
     from gristmill.errors import ConfigError
-    from gristmill.lab import benches, comparing
+    from gristmill.lab import benches, comparing, plots
 
     if args.list:
         return _list()
@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
         return _ladder(args)
     if args.against:
         comparing.read(args.against)  # an error now, not after minutes
+    if args.plots:
+        plots.library()
     own, wrong = _kernel(args)
     bench = _measure(args, own)
     for failure in bench.failures:
@@ -67,8 +69,6 @@ def run(args: argparse.Namespace) -> int:
         lines, slower = comparing.table(args.against, bench.rows)
         print("", *lines, sep="\n")
     if args.plots:
-        from gristmill.lab import plots
-
         for path in plots.write(bench.rows, args.plots, "png" if args.png else "svg"):
             print(path)
     return 1 if wrong or bench.failures or slower else 2 if bench.problems else 0

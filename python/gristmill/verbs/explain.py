@@ -18,12 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.page:
         return _page(args)
+    from gristmill import explaining
+    from gristmill.console import listing
+
     try:
-        from gristmill import explaining
-        from gristmill.console import listing
-    except ModuleNotFoundError as error:
+        parts = explaining.explain(args.name) if args.name else explaining.names()
+    except ModuleNotFoundError as error:  # a stage's settings
         raise missing(error, "run") from None
-    parts = explaining.explain(args.name) if args.name else explaining.names()
     shown = []
     for part in parts:
         body = textwrap.indent(part.text or listing(part.rows, 116), "  ")
@@ -35,10 +36,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _page(args: argparse.Namespace) -> int:
     from gristmill.errors import ConfigError
-    from gristmill.lab import ladder, page
+    from gristmill.lab import ladder, page, plots
 
     if not args.name:
         raise ConfigError("name the op of the page: gristmill explain matmul --page FILE")
+    plots.library()  # said now, not after minutes
     page.write(ladder.show(args.name, 3, quick=args.quick), args.page)
     print(f"\nwritten: {args.page}")
     return 0
