@@ -72,6 +72,18 @@ def test_the_library_needs_no_cpp_runtime() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_library_has_the_kernels_that_the_runtime_calls_and_none_of_training() -> None:
+    runtime = Path(__file__).parents[1] / "csrc" / "runtime"
+    called = set(re.findall(r"GM_RUN\((\w+)", (runtime / "forward.cpp").read_text())) - {"entry"}
+    assert {"matmul", "attention_forward"} <= called
+    defined = symbols(BUILD / "libgristmill.a", "--defined-only", "--extern-only", "-C")
+    names = {name.partition("(")[0] for _, name in defined}
+    for table in {table for table, _ in table_objects()}:
+        own = {name.rpartition("::")[2] for name in names if f"gristmill::{table}::" in name}
+        assert called <= own, table
+        assert not own & {"adamw", "attention_backward", "init", "cross_entropy_forward"}
+
+
 def test_programs_link_the_c_library_alone() -> None:
     for program in ("gristmill-run", "gristmill-example"):
         listing = subprocess.run(

@@ -57,14 +57,14 @@ struct View {
 };
 
 // bfloat16 is the upper half of a float32; rounding is to nearest even, NaN stays NaN.
-inline float bf16_to_f32(uint16_t h) {
+[[gnu::always_inline]] inline float bf16_to_f32(uint16_t h) {
   uint32_t u = static_cast<uint32_t>(h) << 16;
   float f;
   std::memcpy(&f, &u, 4);
   return f;
 }
 
-inline uint16_t f32_to_bf16(float f) {
+[[gnu::always_inline]] inline uint16_t f32_to_bf16(float f) {
   uint32_t u;
   std::memcpy(&u, &f, 4);
   if ((u & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((u >> 16) | 0x40u);
