@@ -11,11 +11,12 @@
 namespace gristmill::GM_ISA {
 namespace {
 
-constexpr int64_t kPanelBytes = 128 << 10;  // of b over one block of k: what one tile streams
-constexpr int64_t kBlockBytes = 600 << 10;  // of b, kept in the second-level cache while strips of a pass by
-constexpr int64_t kUncut = 4096;            // bfloat16 results are rounded once: up to here their K is not cut
-constexpr int64_t kTasks = 48;              // of a thread in one block of k, so that none waits long at the end
-constexpr int64_t kMost = 8;                // panels packed together, and strips of a task, at most
+constexpr int64_t kPanelBytes = (kDown ? 32 : 128) << 10;  // of b over one block of k: what one tile streams
+constexpr int64_t kBlockBytes = 600 << 10;   // of b, kept in the second-level cache while strips of a pass by
+constexpr int64_t kUncut = 4096;             // bfloat16 results are rounded once: up to here their K is not cut
+constexpr int64_t kTasks = 48;               // of a thread in one block of k, so that none waits long at the end
+constexpr int64_t kMost = 8;                 // panels packed together at most
+constexpr int64_t kStrips = kDown ? 32 : 8;  // of a task on one thread
 
 // K in equal blocks, none larger than the cache likes.
 int64_t k_block(const MatmulArgs* a) {
@@ -47,7 +48,7 @@ void share_out(Job* j, int32_t threads) {
   int64_t fit = kBlockBytes / (NR * 4 * steps(m, k_block(m)) + 1);
   int64_t blocks = ceil_div(panels_of(m), fit < 1 ? 1 : fit);
   j->panels = ceil_div(panels_of(m), blocks);
-  j->strips = threads > 1 ? larger(1, strips_of(m) * blocks / (kTasks * threads)) : kMost;
+  j->strips = threads > 1 ? larger(1, strips_of(m) * blocks / (kTasks * threads)) : kStrips;
   while (threads > 1 && tasks(j) < kTasks * threads && j->panels > 2) j->panels = ceil_div(j->panels, 2);
   j->packed = threads > 1 ? larger(1, smaller(kMost, (strips_of(m) + panels_of(m)) / (kTasks * threads))) : kMost;
 }
@@ -91,23 +92,25 @@ void task(const Job* j, int64_t row0, int64_t panel0) {
   int64_t n = steps(m, j->kc), ldc = m->out.strides[1], ldi = panels_of(m) * NR;
   bool begun = j->k0 > 0, last = j->k0 + j->kc >= m->K;
   T* c = static_cast<T*>(m->out.data) + j->batch * m->out.strides[0];
-  for (int64_t row = row0; row < smaller(row0 + j->strips * MR, m->M); row += MR)
-    for (int64_t panel = panel0; panel < smaller(panel0 + j->panels, panels_of(m)); ++panel) {
-      int64_t col = panel * NR, rows = smaller(MR, m->M - row), cols = smaller(NR, m->N - col);
-      const float *a = j->a + row * n, *b = j->b + col * j->reach + j->first;
-      T *to = c + row * ldc + col, *from = begun || m->out.accumulate ? to : nullptr;
-      if (!j->image) {
-        edge<Mode>(rows, cols, to, ldc, from, ldc, a, b, n);
-        continue;
-      }
-      float* sum = j->image + row * ldi + col;
-      if (last)
-        edge<Mode>(rows, cols, to, ldc, sum, ldi, a, b, n);
-      else if (begun)
-        edge<Mode>(rows, cols, sum, ldi, sum, ldi, a, b, n);
-      else
-        edge<Mode>(rows, cols, sum, ldi, from, ldc, a, b, n);
+  int64_t strips = smaller(j->strips, strips_of(m) - row0 / MR), panels = smaller(j->panels, panels_of(m) - panel0);
+  for (int64_t i = 0; i < strips * panels; ++i) {
+    int64_t row = row0 + (kDown ? i % strips : i / panels) * MR,
+            col = (panel0 + (kDown ? i / strips : i % panels)) * NR;
+    int64_t rows = smaller(MR, m->M - row), cols = smaller(NR, m->N - col);
+    const float *a = j->a + row * n, *b = j->b + col * j->reach + j->first;
+    T *to = c + row * ldc + col, *from = begun || m->out.accumulate ? to : nullptr;
+    if (!j->image) {
+      edge<Mode>(rows, cols, to, ldc, from, ldc, a, b, n);
+      continue;
     }
+    float* sum = j->image + row * ldi + col;
+    if (last)
+      edge<Mode>(rows, cols, to, ldc, sum, ldi, a, b, n);
+    else if (begun)
+      edge<Mode>(rows, cols, sum, ldi, sum, ldi, a, b, n);
+    else
+      edge<Mode>(rows, cols, sum, ldi, from, ldc, a, b, n);
+  }
 }
 
 void block(void* p, int64_t i) {

@@ -8,8 +8,10 @@ namespace {
 
 #if defined(__AVX512F__)
 constexpr int MR = 12, NV = 2;  // 24 of 32 registers accumulate, 2 hold b, one a
+constexpr bool kDown = false;   // the next tile is the one to the right: b streams from the second-level cache
 #else
 constexpr int MR = 6, NV = 1;
+constexpr bool kDown = true;  // the one below: a step is too short for that, b stays in the first (bench/LOG.md)
 #endif
 constexpr int NR = NV * W;
 constexpr int64_t kAhead = 8;  // steps of k between the prefetch of b and its use
@@ -55,7 +57,7 @@ inline void store(To* to, int64_t ldt, const vf (&acc)[R][V]) {
     for (int v = 0; v < V; ++v) vstore(to + i * ldt + v * W, acc[i][v]);
 }
 
-// to (R, NR) = from + a (steps, H)^T b (steps, NR). The tile right of it comes next: its lines are fetched meanwhile.
+// to (R, NR) = from + a (steps, H)^T b (steps, NR). The lines of the tile that comes next are fetched meanwhile.
 // One row takes b no faster than memory brings it: fetching ahead would get in the way (bench/LOG.md).
 template <class Mode, int R, int H = MR, class From, class To>
 void tile(To* to, int64_t ldt, const From* from, int64_t ldf, const float* a, const float* b, int64_t steps) {
@@ -63,7 +65,7 @@ void tile(To* to, int64_t ldt, const From* from, int64_t ldf, const float* a, co
   begin(acc, from, ldf);
 #pragma GCC unroll 16
   for (int i = 0; i < R; ++i)
-    for (int v = 0; v < NV; ++v) __builtin_prefetch(to + i * ldt + NR + v * W, 1);
+    for (int v = 0; v < NV; ++v) __builtin_prefetch(to + (kDown ? (i + R) * ldt : i * ldt + NR) + v * W, 1);
 #pragma GCC unroll 4
   for (int64_t k = 0; k < steps; ++k) {
     vf row[NV];
