@@ -135,6 +135,7 @@ void pack_whole(void* p, int64_t i) {
 bool floating(DType t) { return t == DType::f32 || t == DType::bf16; }
 
 int64_t one_workspace(const MatmulArgs* a) {
+  if (a->M > kFewRows && is_small(a)) return round_up(small_workspace(a), 64);
   bool is_thin = a->M <= kThin;
   int64_t n = steps(a, is_thin ? a->K : k_block(a)), rows = strips_of(a) * MR, cols = panels_of(a) * NR;
   bool cut = !is_thin && a->out.dtype == DType::bf16 && k_block(a) < a->K;
