@@ -18,7 +18,7 @@ from gristmill.lab.judging import compare, same_bytes
 from gristmill.lab.steps import ENTRIES, Step
 
 LINES = 80  # a step has fewer
-LEAST = {"matmul": 9, "attention": 6, "layernorm": 4, "adamw": 4, "init": 4}
+LEAST = {"matmul": 9, "attention": 8, "layernorm": 4, "adamw": 4, "init": 4}
 ALL = [step for op in steps.ops() for step in steps.steps(op)]
 
 
@@ -69,7 +69,7 @@ def test_a_step_is_right_on_every_size_it_takes(step: Step) -> None:
     finally:
         _C.set_threads(before)
     bf16_only = step.dtype == "bfloat16" and "avx512bf16" not in _C.tables()
-    assert taken > 10 or bf16_only, "it takes hardly anything"
+    assert taken > (5 if step.dtype == "bfloat16" else 10) or bf16_only, "it takes hardly anything"
 
 
 @pytest.mark.parametrize("op", steps.ops())

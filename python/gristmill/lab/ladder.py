@@ -216,10 +216,11 @@ def lines(climbed: Climb) -> list[str]:
             continue
         factor = f"{rung.factor:6.2f}x" if rung.factor else " " * 7
         many = f"  {rung.threads} threads" if rung.threads > 1 else ""
+        stored = f"  {rung.dtype}" if rung.dtype != "float32" else ""
         found.append(
             f"{number} {rung.name:<25}{rung.milliseconds:10.3f} ms ±{100 * rung.spread:3.0f} %"
             f"{rung.rate:8.1f} {climbed.unit}/s{100 * rung.of_ceiling:6.1f} % of ceiling"
-            f"{factor}{many}"
+            f"{factor}{many}{stored}"
         )
         found.append(f"   {rung.taught}")
     return found

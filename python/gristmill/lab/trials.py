@@ -16,7 +16,17 @@ import numpy.typing as npt
 from gristmill.backend import _C
 from gristmill.errors import ConfigError
 from gristmill.lab import benches
-from gristmill.lab.case import TINY, Floats, U, WrongResult, gamma, round_bf16, widen_bf16
+from gristmill.lab.case import (
+    TINY,
+    UB,
+    Floats,
+    U,
+    WrongResult,
+    encode,
+    gamma,
+    round_bf16,
+    widen_bf16,
+)
 from gristmill.lab.cases.adamw import CONSTANTS, bounds, step_of
 from gristmill.lab.cases.attention import Analysis, Setting
 from gristmill.ops import adamw, attention, init, layernorm
@@ -95,33 +105,41 @@ def of_matmul(m: int, n: int, k: int, dtype: str = "float32") -> Trial:
     )  # fmt: skip
 
 
-def of_attention(b: int, t: int, h: int, d: int) -> Trial:
-    """Causal self-attention of T queries in B x H heads of D; the work is that of visible keys."""
-    rng = np.random.default_rng(2)
-    q, k, v = (rng.standard_normal((b, t, h, d), dtype=np.float32) for _ in range(3))
-    out, lse = np.full(q.shape, np.nan, np.float32), np.full((b, h, t), np.nan, np.float32)
-    arrays: list[Any] = [_C.from_numpy(x) for x in (out, lse, q, k, v)]
+def of_attention(b: int, t: int, h: int, d: int, dtype: str = "float32") -> Trial:
+    """Causal self-attention of T queries in B x H heads of D; the work is that of visible keys.
+
+    "bfloat16" stores q, k, v and the result as that; weights may be rounded to it as well.
+    """
+    rng, half = np.random.default_rng(2), dtype == "bfloat16"
+    drawn = (rng.standard_normal((b, t, h, d), dtype=np.float32) for _ in range(3))
+    q, k, v = (encode(x, dtype) for x in drawn)
+    out, lse = encode(np.full(q.shape, np.nan), dtype), np.full((b, h, t), np.nan, np.float32)
+    arrays: list[Any] = [_C.from_numpy(x, half and x is not lse) for x in (out, lse, q, k, v)]
     scale = float(np.float32(d**-0.5))
 
     def wanted() -> list[Result]:
-        x, y, z = (w[-1:, :, -1:].astype(np.float64) for w in (q, k, v))  # the last head
+        got, *given = (w[-1:, :, -1:] for w in (out, q, k, v))  # the last head
+        if half:
+            got, *given = (widen_bf16(w) for w in (got, *given))
+        x, y, z = (w.astype(np.float64) for w in given)
         want = attention.reference_forward(x, y, z, None, scale, True)[0]
         setting = Setting(1, t, t, 1, 1, d)
         found = Analysis.of(setting, x, y)
         # rescaled after every key at worst, where the analysis has it once in 64
         relative = found.relative + U * 8 * t + gamma(t + 4)
-        bound = found.weighted(found.p * relative, z)
+        bound = found.weighted(found.p * (relative + UB * half), z)
         mean = (found.p * relative).sum(axis=-1).transpose(0, 2, 1)[..., None]
-        return [("out", out[-1:, :, -1:], want, bound + np.abs(want) * mean)]
+        bound = bound + np.abs(want) * mean
+        return [("out", got, want, bound + UB * half * (np.abs(want) + bound))]
 
     def start() -> None:
-        out[...] = np.nan
+        out[...] = encode(np.nan, dtype)
 
     flops = 2.0 * b * h * d * t * (t + 1)
     return Trial(
         "attention", (b, t, h, d),
         lambda: _KERNELS.attention_forward(*arrays, None, scale, True), start, wanted,
-        flops / 1e9, "GFLOP", lambda: _ceilings().compute_ceiling(flops), 16.0 * q.size,
+        flops / 1e9, "GFLOP", lambda: _ceilings().compute_ceiling(flops, dtype), 4.0 * q.nbytes,
     )  # fmt: skip
 
 
