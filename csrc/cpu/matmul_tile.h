@@ -63,9 +63,10 @@ template <class Mode, int R, int H = MR, class From, class To>
 void tile(To* to, int64_t ldt, const From* from, int64_t ldf, const float* a, const float* b, int64_t steps) {
   vf acc[R][NV];
   begin(acc, from, ldf);
+  const auto next = reinterpret_cast<uintptr_t>(to) + sizeof(To) * (kDown ? R * ldt : NR);  // may be no tile of c
 #pragma GCC unroll 16
   for (int i = 0; i < R; ++i)
-    for (int v = 0; v < NV; ++v) __builtin_prefetch(to + (kDown ? (i + R) * ldt : i * ldt + NR) + v * W, 1);
+    for (int v = 0; v < NV; ++v) __builtin_prefetch(reinterpret_cast<To*>(next) + i * ldt + v * W, 1);
 #pragma GCC unroll 4
   for (int64_t k = 0; k < steps; ++k) {
     vf row[NV];
