@@ -29,7 +29,7 @@ MODE, ROWS, ACROSS = r"[\w:]+::(?P<mode>\w+)", r"(?P<rows>\d+)", r"(?P<across>\d
 TILES = {
     "matmul": {
         "tile": rf"\btile<{MODE}, {ROWS}, \d+, ",
-        "small_tile": rf"\bsmall_tile<[\w:]+, {MODE}, {ROWS}, ",
+        "small_tile": rf"\bsmall_tile<{MODE}, \w+, {ROWS}, ",
     },
     "attention": {
         "score_tile": rf"\bscore_tile<{MODE}, \d+l?, {ROWS}, {ACROSS}>",

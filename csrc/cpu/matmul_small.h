@@ -55,7 +55,7 @@ inline void step_of(vf (&row)[NV], const SmallPanel<uint16_t>& b, int64_t k) {
 
 // R rows of c, = or += a b. A step of a row of a is 32 bits; rows lie `lda` bytes apart.
 template <class Mode, bool packs, int R, class T, class To>
-void small_tile(To* to, int64_t ldt, const char* a, int64_t lda, const SmallPanel<T>& b, bool add) {
+[[gnu::noinline]] void small_tile(To* to, int64_t ldt, const char* a, int64_t lda, const SmallPanel<T>& b, bool add) {
   constexpr int kBases = (R + 2) / 3;  // an address is a base and a small multiple of lda
   const char* base[kBases];
   vf acc[R][NV];
