@@ -8,6 +8,7 @@ from cases import Case, Floats
 from oracle import check_gradient, table, verify
 
 from gristmill.backend import _C
+from gristmill.lab.case import widen_bf16
 from gristmill.lab.cases.gelu import cases, pair
 from gristmill.ops.gelu import reference_backward, reference_forward
 
@@ -15,6 +16,15 @@ from gristmill.ops.gelu import reference_backward, reference_forward
 @pytest.mark.parametrize("case", cases(), ids=str)
 def test_kernels_agree_with_the_twin(case: Case) -> None:
     verify(case)
+
+
+@pytest.mark.parametrize("approximate", [0, 1])
+def test_every_bfloat16(approximate: int) -> None:
+    """The pieces of the tail, their ends, and what lies past them."""
+    x = widen_bf16(np.arange(1 << 16, dtype=np.uint16).reshape(256, 256))
+    x = x[np.abs(x) < 1e20].reshape(2, -1)
+    for case in pair("every", x, np.ones_like(x), "bfloat16", "plain", approximate):
+        verify(case)
 
 
 @pytest.mark.parametrize("name", _C.tables())
