@@ -28,12 +28,10 @@ def relative(x: Floats, approximate: bool, dtype: str) -> Floats:
 def bounds(dout: Floats, x: Floats, approximate: bool, dtype: str) -> tuple[Floats, Floats]:
     """Of the forward pass (one product more) and of the backward pass (slope: 6 more, fma, product;
     approximated it has the tail twice). Where exp overflows, at |x| = 10.2, a tail of TINY / 4
-    becomes 0, in the forward pass times 10.2, backward times 10.2 and 24, the slope of 2 u. The
-    forward pass may have a tail from parabolas for the quotient, fitted to 2^-12.8."""
+    becomes 0, in the forward pass times 10.2, backward times 10.2 and 24, the slope of 2 u."""
     value, slope = phi(x, approximate)
     error, size = relative(x, approximate, dtype), np.abs(x)
-    parabolas = 0.0 if approximate else 1.15 * terms(dtype)
-    forward = (error + parabolas + U) * size * value + 3 * TINY
+    forward = (error + U) * size * value + 3 * TINY
     backward = np.abs(dout) * ((2 * error + 8 * U) * (value + size * slope) + 80 * TINY)
     return forward, backward
 
