@@ -1,4 +1,4 @@
-"""reduce: one long sum, the sum of squares a norm needs, and rows."""
+"""reduce: one long sum, the sum of squares a norm needs, rows, columns (the gradient of a bias)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ SHAPES = [
 ]
 
 
-def case(op: str, rows: int, cols: int) -> Case:
+def case(op: str, rows: int, cols: int, across: bool = False) -> Case:
+    """Of the rows of x, which with `across` are columns of what lies in memory."""
     x = normal(rows, cols) + np.float32(1)
+    if across:
+        x = np.ascontiguousarray(x.T).T
     out, other = np.zeros(rows, np.float32), np.zeros(rows, np.float32)
     into, a = array(out), array(x)
 
@@ -52,12 +55,14 @@ def case(op: str, rows: int, cols: int) -> Case:
     check = agreement(
         ours, lambda: [(out, reference_forward(wide(x), op))], 1e-4, peer, results, 2e-3
     )
-    return streaming(f"{op} {rows}x{cols}", ours, peer, check, (1, 0), x.size)
+    name = f"{op} of columns {cols}x{rows}" if across else f"{op} {rows}x{cols}"
+    return streaming(name, ours, peer, check, (1, 0), x.size)
 
 
 def cases() -> Iterator[Case]:
     for shape in SHAPES:
         yield case(*shape)
+    yield case("sum", 3072, 1024, across=True)
 
 
 if __name__ == "__main__":

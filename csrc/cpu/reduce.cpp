@@ -23,9 +23,6 @@ __attribute__((flatten)) inline vf fold_row(const T* x, int64_t stride, int64_t 
   return acc;
 }
 
-constexpr int64_t kTogether = 4 * W;  // columns that are read together
-constexpr int64_t kRowsAhead = 16;
-
 // The largest of the lanes, which NaN does not reach, and a sum of squares that is NaN where one was: no infinities
 // cancel in it. What is largest does not depend on the order, but for the sign of a zero, which is lost at the end.
 struct Top {
@@ -63,30 +60,20 @@ float partial(const T* x, int64_t stride, int64_t n, Reduce op) {
   return vsum(fold_row(x, stride, n, [](vf acc, vf v) { return acc + v; }));
 }
 
-// The sums of up to 64 neighbouring columns, each with the lanes and the tree of `partial`: the same bits, read along
+// The sums of up to 16 neighbouring columns, each with the lanes and the tree of `partial`: the same bits, read along
 // the memory's rows.
 template <class T>
 void partial_columns(const T* x, int64_t stride, int64_t n, int64_t columns, float* out, int64_t out_stride) {
-  vf lanes[W][kTogether / W];
-  for (auto& lane : lanes)
-    for (vf& v : lane) v = vzero();
-  for (int64_t j = 0; j < n; ++j) {
-    const T *row = x + j * stride, *ahead = row + (j + kRowsAhead < n ? kRowsAhead * stride : 0);
-    vf* lane = lanes[j % W];
-    if (columns == kTogether) {
-      for (int k = 0; k < kTogether / W; ++k) {
-        __builtin_prefetch(ahead + k * W);
-        lane[k] = lane[k] + vload(row + k * W);
-      }
-    } else {
-      for (int64_t k = 0; k * W < columns; ++k) lane[k] = lane[k] + vload_n(row + k * W, columns - k * W);
-    }
-  }
+  vf lanes[W];
+  for (int l = 0; l < W; ++l) lanes[l] = vzero();
+  int64_t whole = n / W * W;
+  for (int64_t j = 0; j < whole; j += W)
+    for (int l = 0; l < W; ++l) lanes[l] = lanes[l] + vload_n(x + (j + l) * stride, columns);
+  for (int64_t j = whole; j < n; ++j) lanes[j - whole] = lanes[j - whole] + vload_n(x + j * stride, columns);
   for (int half = W / 2; half > 0; half /= 2)
-    for (int l = 0; l < half; ++l)
-      for (int k = 0; k < kTogether / W; ++k) lanes[l][k] = lanes[l][k] + lanes[l + half][k];
-  float sums[kTogether];
-  for (int k = 0; k < kTogether / W; ++k) vstore(sums + k * W, lanes[0][k]);
+    for (int l = 0; l < half; ++l) lanes[l] = lanes[l] + lanes[l + half];
+  float sums[W];
+  vstore(sums, lanes[0]);
   for (int64_t i = 0; i < columns; ++i) out[i * out_stride] = sums[i];
 }
 
@@ -121,15 +108,16 @@ Status reduce(Context* ctx, const ReduceArgs* a) {
   float* sums = static_cast<float*>(ctx->workspace);
   Reduce op = static_cast<Reduce>(a->op);
   bool columns = op != Reduce::sum_of_squares && a->x.strides[0] == 1 && a->x.strides[1] != 1;
+  int64_t together = op == Reduce::max ? 4 * W : W;
   Status s = by_type(a->x.dtype, [&](auto type) {
     using T = decltype(type);
     if (columns) {
       auto f = op == Reduce::max ? largest_columns<T> : partial_columns<T>;
-      for_rows(ctx, (a->rows + kTogether - 1) / kTogether * chunks, 1, [=](int64_t first, int64_t last) {
+      for_rows(ctx, (a->rows + together - 1) / together * chunks, 1, [=](int64_t first, int64_t last) {
         for (int64_t i = first; i < last; ++i) {
-          int64_t row = i / chunks * kTogether, c = i % chunks * kReduceChunk;
+          int64_t row = i / chunks * together, c = i % chunks * kReduceChunk;
           int64_t n = a->cols - c < kReduceChunk ? a->cols - c : kReduceChunk;
-          int64_t wide = a->rows - row < kTogether ? a->rows - row : kTogether;
+          int64_t wide = a->rows - row < together ? a->rows - row : together;
           f(row_of<const T>(a->x, row) + c * a->x.strides[1], a->x.strides[1], n, wide,
             sums + row * chunks + i % chunks, chunks);
         }
