@@ -51,7 +51,7 @@ def case(n: int, state: str = "float32", max_norm: float = 0.0) -> Case:
     def ours() -> None:
         if max_norm:
             _C.reduce(whole, row, "sum_of_squares")
-            step[1] = min(1.0, max_norm / math.sqrt(norm[0]))
+            step[1] = max_norm / max(max_norm, math.sqrt(norm[0]))
         _C.adamw(*arrays, *BETAS, EPS, DECAY)
 
     def check() -> None:

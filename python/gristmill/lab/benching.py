@@ -149,7 +149,11 @@ class Bench:
             self.problem(f"a case of {op} cannot be built: {type(error).__name__}: {error}")
 
     def _case(self, op: str, module: Any, case: Any) -> None:
-        calls = self._peers.calls(module, case)
+        try:
+            calls = self._peers.calls(module, case)
+        except Exception as error:  # what a case makes of results that are not there
+            self.problem(f"{op}, {case.name}: cannot be called: {type(error).__name__}: {error}")
+            return
         own = {c.entry: self.own[c.entry] for c in calls if c.entry in self.own}
         if self.own and not own:
             return
