@@ -1,5 +1,7 @@
 // What this machine can do at best, measured in the same run as a kernel: fused multiply-adds from registers, and
 // streams through memory. Compiled by bench/measure.py for this processor, with -ffp-contract=fast.
+#include <sched.h>
+
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -23,6 +25,16 @@ constexpr int kAccumulators = 12;
 #endif
 constexpr int kLanes = sizeof(Vector) / 4;
 
+// Thread t of several stays on the t-th core it may use: a new one may wait on its maker's core for a tick or longer.
+void keep_apart(int t, int threads) {
+  cpu_set_t allowed, own;
+  CPU_ZERO(&own);
+  if (threads == 1 || sched_getaffinity(0, sizeof allowed, &allowed) || CPU_COUNT(&allowed) < threads) return;
+  for (int cpu = 0, seen = 0; cpu < CPU_SETSIZE; ++cpu)
+    if (CPU_ISSET(cpu, &allowed) && seen++ == t) CPU_SET(cpu, &own);
+  sched_setaffinity(0, sizeof own, &own);
+}
+
 // Runs body(thread) on all threads at once; seconds from the common start to the last end.
 template <class Body>
 double together(int threads, Body body) {
@@ -31,6 +43,7 @@ double together(int threads, Body body) {
   std::vector<std::thread> pool;
   for (int t = 0; t < threads; ++t)
     pool.emplace_back([&, t] {
+      keep_apart(t, threads);
       for (++ready; ready < threads;) {}
       from[t] = Clock::now();
       body(t);

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,19 @@ def test_the_table_is_printed_whatever_else_was_asked_for(
     assert [r["name"] for r in kept["rows"]] == [FORWARD]
     assert kept["rows"][0]["noise"]["low"] <= 1.2 and kept["rows"][0]["intensity"] > 0
     assert str(tmp_path) not in file.read_text()
+
+
+def test_a_case_that_cannot_be_called_is_a_note(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    silu = benches.load("ops.silu")
+    good = next(iter(silu.cases()))
+    broken = dataclasses.replace(good, name="float32 broken", ours=lambda: math.sqrt(-1.0))
+    monkeypatch.setattr(silu, "cases", lambda: iter([broken, good]))
+    assert main(["bench", "silu", *QUICK]) == 2
+    out, err = capsys.readouterr()
+    assert "silu, float32 broken: cannot be called: ValueError: math domain error" in err
+    assert good.name in out and "broken" not in out
 
 
 def test_without_a_compiler_the_ceiling_is_empty(
