@@ -1,6 +1,6 @@
 // out (M, N) = a (M, K) b (K, N). Both operands are packed into panels, then a register tile walks K; few rows
-// (matmul_thin.h) and small products (matmul_small.h) do without packing b. Every element is one fma chain over k that
-// starts from C, so tile and block sizes, M, and threads do not show in the bits.
+// (matmul_thin.h) leave b where it lies, small products (matmul_small.h) pack it while they multiply. Every element is
+// one fma chain over k that starts from C, so tile and block sizes, M, and threads do not show in the bits.
 // Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", 2008.
 #include <atomic>
 

@@ -20,7 +20,7 @@ def test_kernels_agree_with_the_twin(case: Case) -> None:
 
 @pytest.mark.parametrize("approximate", [0, 1])
 def test_every_bfloat16(approximate: int) -> None:
-    """The pieces of the tail, their ends, and what lies past them."""
+    """Every value below 1e20, and so every exponent, denormals and zeros of both signs."""
     x = widen_bf16(np.arange(1 << 16, dtype=np.uint16).reshape(256, 256))
     x = x[np.abs(x) < 1e20].reshape(2, -1)
     for case in pair("every", x, np.ones_like(x), "bfloat16", "plain", approximate):
